@@ -1,0 +1,125 @@
+"""The command line: parse, call, exit code. Commands import what they need: help is instant."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .errors import ProjectError
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="From a table to a served model. All settings stand in params.yaml.",
+)
+
+Params = Annotated[Path, typer.Option("--params", help="The settings.")]
+PARAMS = Path("params.yaml")
+
+
+def _settings(params: Path) -> "Settings":
+    from . import settings
+
+    return settings.load(params)
+
+
+def _run(stage: str, params: Path) -> None:
+    settings = _settings(params)
+    from . import stages
+
+    typer.echo(f"{stage:<9} {stages.STAGES[stage](settings)}")
+
+
+@app.command()
+def snapshot(params: Params = PARAMS) -> None:
+    """Read the source and keep it as data/snapshot.parquet."""
+    _run("snapshot", params)
+
+
+@app.command()
+def contract(
+    params: Params = PARAMS,
+    accept: Annotated[bool, typer.Option("--accept", help="Infer it anew.")] = False,
+) -> None:
+    """Check the snapshot against contract.json, or infer it."""
+    settings = _settings(params)
+    from . import stages
+
+    typer.echo(f"contract  {stages.agree(settings, accept)}")
+
+
+@app.command()
+def prepare(params: Params = PARAMS) -> None:
+    """Split the snapshot into training and test rows."""
+    _run("prepare", params)
+
+
+@app.command()
+def train(params: Params = PARAMS) -> None:
+    """Cross-validate and fit the model."""
+    _run("train", params)
+
+
+@app.command()
+def evaluate(params: Params = PARAMS) -> None:
+    """Measure the model and draw it, into reports/."""
+    _run("evaluate", params)
+
+
+@app.command()
+def package(params: Params = PARAMS) -> None:
+    """Write the bundle that serving loads."""
+    _run("package", params)
+
+
+@app.command()
+def pipeline(params: Params = PARAMS) -> None:
+    """Run all stages, from the source to the bundle."""
+    settings = _settings(params)
+    from . import stages
+
+    for name, stage in stages.STAGES.items():
+        typer.echo(f"{name:<9} {stage(settings)}")
+
+
+@app.command()
+def score(
+    source: Annotated[Path, typer.Argument(help="CSV or Parquet with the contract's columns.")],
+    destination: Annotated[Path, typer.Argument(help="Where to write, .csv or .parquet.")],
+    params: Params = PARAMS,
+) -> None:
+    """Predict every row of a file."""
+    settings = _settings(params)
+    from .batch import score as score_file
+    from .inference import Predictor
+
+    predictor = Predictor.load(settings.serving.bundle)
+    rows, unfamiliar = score_file(predictor, source, destination, settings.data)
+    warned = f", {unfamiliar:,} values unlike the training data" if unfamiliar else ""
+    typer.echo(
+        f"{rows:,} predictions of version {predictor.card['version']} in {destination}{warned}"
+    )
+
+
+@app.command()
+def serve(params: Params = PARAMS) -> None:
+    """Serve the bundle over HTTP."""
+    settings = _settings(params)
+    from .serving.app import serve as serve_forever
+
+    serve_forever(settings)
+
+
+def main() -> None:
+    """Run a command; an error that a user can act on becomes one line and its exit code."""
+    try:
+        app()
+    except ProjectError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

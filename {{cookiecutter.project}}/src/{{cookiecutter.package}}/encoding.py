@@ -1,0 +1,203 @@
+"""Rows and frames as the model's input: one float64 matrix, decided by the contract alone.
+
+Numbers stay, booleans become 0 and 1, categories their position in the contract (-1 if unseen in
+training), datetimes seconds since 1970 (UTC); what is missing becomes NaN. Serving needs no pandas
+for it, and training sees exactly the numbers that serving will see.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .contract import Column, Contract, allowed_range
+from .errors import ContractError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Matrix = npt.NDArray[np.float64]
+
+UNSEEN = -1.0
+EXPECTED = {
+    "numeric": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "categorical": "text",
+    "datetime": "an ISO 8601 date or time",
+}
+
+
+def expected(column: Column) -> str:
+    """Say in a few words which values a column takes."""
+    if column.kind == "boolean" and column.categories != ("false", "true"):
+        return f"true, false, {column.categories[1]!r} or {column.categories[0]!r}"
+    if column.format:
+        return f"{EXPECTED[column.kind]} or {column.format!r}"
+    return EXPECTED[column.kind]
+
+
+def encode_rows(
+    contract: Contract, rows: Sequence[Mapping[str, Any]]
+) -> tuple[Matrix, list[tuple[str, ...]]]:
+    """Encode rows by name.
+
+    Parameters
+    ----------
+    contract : Contract
+        Names, kinds and order of the features.
+    rows : sequence of mapping
+        One mapping from column name to value for each row; other columns are not looked at.
+
+    Returns
+    -------
+    matrix : ndarray of float64, shape (n_rows, n_features)
+    warnings : list of tuple of str
+        For each row, what the model has not seen in training.
+
+    Raises
+    ------
+    ContractError
+        Naming row, column, value and what was expected.
+    """
+    matrix = np.empty((len(rows), len(contract.features)))
+    warnings: list[tuple[str, ...]] = []
+    for i, row in enumerate(rows):
+        for j, column in enumerate(contract.features):
+            try:
+                matrix[i, j] = encode_value(column, row.get(column.name))
+            except ValueError as error:
+                raise ContractError(f"row {i}: {column.name}: {error}") from error
+        warnings.append(unfamiliar(contract, row, matrix[i]))
+    return matrix, warnings
+
+
+def encode_value(column: Column, value: Any) -> float:
+    """Encode one value; raise ValueError, saying what was expected, where it cannot be read."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        if column.nullable:
+            return math.nan
+        raise ValueError(f"missing, expected {expected(column)}")
+    match column.kind:
+        case "boolean":
+            code = _boolean_codes(column).get(str(value).lower())
+        case "categorical":
+            code = _category_codes(column).get(value, UNSEEN) if isinstance(value, str) else None
+        case "datetime":
+            code = _seconds(column, value)
+        case _:
+            code = _number(column, value)
+    if code is None:
+        raise ValueError(f"expected {expected(column)}, not {value!r}")
+    return code
+
+
+def unfamiliar(contract: Contract, row: Mapping[str, Any], encoded: Matrix) -> tuple[str, ...]:
+    """List the values of one row that lie outside of what the model was trained on."""
+    found = []
+    for column, code in zip(contract.features, encoded, strict=True):
+        if column.kind == "categorical" and code == UNSEEN:
+            known = ", ".join(column.categories[:10]) + (", …" if column.categories[10:] else "")
+            found.append(f"{column.name}: {row[column.name]!r} was not seen in training ({known})")
+        elif column.kind in ("numeric", "integer") and not math.isnan(code):
+            low, high = allowed_range(column)
+            if not low <= code <= high:
+                found.append(
+                    f"{column.name}: {code:g} lies far outside the training range "
+                    f"{column.minimum:g} to {column.maximum:g}"
+                )
+    return tuple(found)
+
+
+def encode_frame(contract: Contract, frame: pd.DataFrame) -> Matrix:
+    """Encode a table, column by column.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_rows, n_features)
+        Values that cannot be read are NaN, like missing ones: `inspection.check` tells them apart.
+    """
+    matrix = np.empty((len(frame), len(contract.features)))
+    for j, column in enumerate(contract.features):
+        matrix[:, j] = encode_series(column, frame[column.name])
+    return matrix
+
+
+def encode_series(column: Column, series: pd.Series[Any]) -> Matrix:
+    """Encode one column of a table; what is missing or unreadable becomes NaN."""
+    import pandas as pd
+
+    if column.kind in ("numeric", "integer"):
+        numbers = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        whole = column.kind != "integer" or numbers == np.floor(numbers)
+        return np.where(np.isfinite(numbers) & whole, numbers, np.nan)
+    if column.kind == "datetime":
+        return _frame_seconds(column, series)
+    if column.kind == "boolean":
+        codes = _boolean_codes(column)
+        values = series.astype(object).map(_lower, na_action="ignore")
+        encoded = values.map(codes)
+    else:
+        codes = _category_codes(column)
+        values = series.astype(object)
+        encoded = values.map(codes).where(values.isin(list(codes)) | values.isna(), UNSEEN)
+    matrix: Matrix = encoded.to_numpy(np.float64, na_value=np.nan)
+    return matrix
+
+
+def _lower(value: Any) -> str:
+    return str(value).lower()
+
+
+def _boolean_codes(column: Column) -> dict[str, float]:
+    false, true = column.categories
+    return {"false": 0.0, "true": 1.0, false.lower(): 0.0, true.lower(): 1.0}
+
+
+def _category_codes(column: Column) -> dict[str, float]:
+    return {category: float(code) for code, category in enumerate(column.categories)}
+
+
+def _number(column: Column, value: Any) -> float | None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    if not math.isfinite(number) or (column.kind == "integer" and not number.is_integer()):
+        return None
+    return number
+
+
+def _seconds(column: Column, value: Any) -> float | None:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            try:
+                value = datetime.strptime(value, column.format) if column.format else None
+            except ValueError:
+                return None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    if not isinstance(value, datetime):
+        return None
+    return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+
+
+def _frame_seconds(column: Column, series: pd.Series[Any]) -> Matrix:
+    import pandas as pd
+
+    moments = pd.to_datetime(series, format="ISO8601", errors="coerce", utc=True)
+    if column.format:
+        written = pd.to_datetime(series, format=column.format, errors="coerce", utc=True)
+        moments = moments.fillna(written)
+    micros = moments.dt.tz_localize(None).to_numpy("datetime64[us]")
+    return np.where(np.isnat(micros), np.nan, micros.astype(np.int64) / 1e6)

@@ -1,0 +1,43 @@
+"""Errors that a user can act on; each family ends the command with an exit code of its own."""
+
+
+class ProjectError(Exception):
+    """Base of all errors that are reported in one line, without a traceback."""
+
+    exit_code = 1
+
+
+class SettingsError(ProjectError):
+    """params.yaml or the environment holds a value that cannot be used."""
+
+    exit_code = 3
+
+
+class DataError(ProjectError):
+    """A source is missing or cannot be read as a table."""
+
+    exit_code = 4
+
+
+class ContractError(ProjectError):
+    """Data do not keep the contract."""
+
+    exit_code = 5
+
+
+class TrainingError(ProjectError):
+    """A pipeline cannot be built or fitted."""
+
+    exit_code = 6
+
+
+class BundleError(ProjectError):
+    """A bundle is missing, incomplete, altered or incompatible."""
+
+    exit_code = 7
+
+
+class ServingError(ProjectError):
+    """The service cannot start."""
+
+    exit_code = 8

@@ -1,0 +1,156 @@
+"""Inference: a bundle's fitted pipeline, from rows or files to predictions with probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import bundle
+from .contract import Contract, Label
+from .encoding import Matrix, encode_rows
+
+GROUPS = ("inlier", "outlier")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the model says about each row of a matrix.
+
+    Attributes
+    ----------
+    labels : ndarray of object or float, shape (n_rows,)
+        Classes as the contract spells them, numbers for a regression, groups for a clustering.
+    probabilities : ndarray of float, shape (n_rows, n_classes), or None
+        In the order of the contract's classes.
+    scores : ndarray of float, shape (n_rows,), or None
+        Clustering only: how far a row lies from what is usual.
+    """
+
+    labels: Any
+    probabilities: Matrix | None = None
+    scores: Matrix | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one row."""
+
+    prediction: Label
+    probabilities: dict[str, float] | None
+    score: float | None
+    warnings: tuple[str, ...]
+
+
+def output(pipeline: Any, contract: Contract, matrix: Matrix) -> Output:
+    """Run a fitted pipeline.
+
+    Parameters
+    ----------
+    pipeline : sklearn Pipeline
+    contract : Contract
+    matrix : ndarray, shape (n_rows, n_features)
+        As `encoding` makes it.
+
+    Returns
+    -------
+    Output
+    """
+    if contract.task == "regression":
+        return Output(pipeline.predict(matrix))
+    if contract.task == "clustering":
+        return _grouped(pipeline, matrix)
+    # A fold may lack a rare class: the estimator's columns are put where the contract has them.
+    probabilities = np.zeros((len(matrix), len(contract.classes)))
+    probabilities[:, pipeline.classes_.astype(int)] = pipeline.predict_proba(matrix)
+    classes = np.array(contract.classes, dtype=object)
+    return Output(classes[probabilities.argmax(axis=1)], probabilities)
+
+
+def _grouped(pipeline: Any, matrix: Matrix) -> Output:
+    features, estimator = pipeline[:-1].transform(matrix), pipeline[-1]
+    if hasattr(estimator, "score_samples"):
+        # Isolation forest: scikit-learn's scores are low and its labels -1 where a row is unusual.
+        outlier = (estimator.predict(features) < 0).astype(int)
+        return Output(
+            np.array(GROUPS, dtype=object)[outlier], None, -estimator.score_samples(features)
+        )
+    distances = estimator.transform(features)
+    return Output(distances.argmin(axis=1).astype(object), None, distances.min(axis=1))
+
+
+class Predictor:
+    """One loaded model version.
+
+    Parameters
+    ----------
+    contract : Contract
+    pipeline : sklearn Pipeline
+        Fitted.
+    card : dict
+        What is known of the version: name, version, metrics, data, libraries.
+    examples : list of dict
+        A few held-out rows with their truth and their prediction.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        pipeline: Any,
+        card: dict[str, Any],
+        examples: list[dict[str, Any]],
+    ) -> None:
+        self.contract = contract
+        self.pipeline = pipeline
+        self.card = card
+        self.examples = examples
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictor:
+        """Load a bundle directory; raise BundleError where it is incomplete or altered."""
+        return cls(*bundle.read(Path(path)))
+
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[Prediction]:
+        """Predict rows.
+
+        Parameters
+        ----------
+        rows : sequence of mapping
+            One mapping from column name to value for each row; columns that are no features are
+            not looked at.
+
+        Returns
+        -------
+        list of Prediction
+            In the order of the rows.
+
+        Raises
+        ------
+        ContractError
+            Naming row, column, value and what was expected.
+        """
+        if not rows:
+            return []
+        matrix, warnings = encode_rows(self.contract, rows)
+        return predictions(self.contract, output(self.pipeline, self.contract, matrix), warnings)
+
+
+def predictions(
+    contract: Contract, result: Output, warnings: Sequence[tuple[str, ...]]
+) -> list[Prediction]:
+    """Turn an output into one prediction a row, in plain Python types."""
+    labels = result.labels.tolist()
+    shares = [None] * len(labels) if result.probabilities is None else result.probabilities.tolist()
+    scores = [None] * len(labels) if result.scores is None else result.scores.tolist()
+    return [
+        Prediction(
+            label,
+            None if share is None else dict(zip(contract.class_names, share, strict=True)),
+            score,
+            said,
+        )
+        for label, share, score, said in zip(labels, shares, scores, warnings, strict=True)
+    ]

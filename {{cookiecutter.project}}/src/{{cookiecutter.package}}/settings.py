@@ -1,0 +1,176 @@
+"""The settings: params.yaml, overridden by the environment, validated once and frozen."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings import SettingsError as SettingsSourceError
+
+from .errors import SettingsError
+
+PREFIX = "APP_"
+DELIMITER = "__"
+
+DatePart = Literal["year", "month", "day", "weekday", "hour"]
+
+
+class Section(BaseModel):
+    """A part of params.yaml; unknown keys are refused, values cannot change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Project(Section):
+    """What the project is called."""
+
+    name: str
+    description: str = ""
+
+
+class Data(Section):
+    """Where the rows come from and what is to be predicted."""
+
+    source: Path
+    target: str | None = None
+    task: Literal["auto", "classification", "regression", "clustering"] = "auto"
+    exclude: tuple[str, ...] = ()
+    delimiter: str | None = None
+    encoding: str | None = None
+    test_share: float = Field(default=0.25, gt=0, lt=1)
+    seed: int = 0
+
+
+class Preprocessing(Section):
+    """The steps between a row and the estimator's input."""
+
+    outliers: Literal["clip", "remove", "none"] = "clip"
+    outlier_width: float = Field(default=3.0, gt=0)
+    impute: Literal["median", "mean", "most_frequent", "none"] = "median"
+    date_parts: tuple[DatePart, ...] = ("year", "month", "weekday", "hour")
+    ratios: tuple[tuple[str, str], ...] = ()
+    encode: Literal["auto", "onehot", "ordinal"] = "auto"
+    scale: Literal["standard", "robust", "minmax", "none"] = "standard"
+
+
+class Training(Section):
+    """The estimator and how it is validated."""
+
+    estimator: str = "auto"
+    params: dict[str, Any] = {}
+    components: int = Field(default=0, ge=0)
+    folds: int = Field(default=5, ge=2)
+    seed: int = 0
+
+
+class Evaluation(Section):
+    """How much effort the report is worth."""
+
+    importance_repeats: int = Field(default=5, ge=0)
+    importance_rows: int = Field(default=2000, ge=1)
+
+
+class Serving(Section):
+    """The inference service."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    bundle: Path = Path("bundle")
+    max_body_bytes: int = Field(default=1_000_000, ge=1)
+
+
+class Settings(BaseSettings):
+    """All sections of params.yaml."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        env_parse_none_str="null",
+    )
+
+    project: Project
+    data: Data
+    preprocessing: Preprocessing = Preprocessing()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    serving: Serving = Serving()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over params.yaml."""
+        return env_settings, init_settings
+
+
+def load(path: str | Path = "params.yaml") -> Settings:
+    """Read the settings.
+
+    Parameters
+    ----------
+    path : path-like
+        The YAML file with all sections.
+
+    Returns
+    -------
+    Settings
+        Frozen; values from the environment (``APP_<SECTION>__<KEY>``) come first.
+
+    Raises
+    ------
+    SettingsError
+        Where the file is missing, is no YAML, or a value cannot be used.
+    """
+    if not Path(path).is_file():
+        raise SettingsError(f"{path} not found in {Path.cwd()}: run this in the project's folder")
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(
+            f"{path} holds no sections; expected {', '.join(Settings.model_fields)}"
+        )
+    _refuse_unknown_variables()
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_explain(error)}") from error
+    except SettingsSourceError as error:
+        raise SettingsError(f"environment: {error}") from error
+
+
+def _refuse_unknown_variables() -> None:
+    """Refuse misspelt sections, which would otherwise be ignored without a word."""
+    known = list(Settings.model_fields)
+    for name in os.environ:
+        section, delimiter, _ = name.removeprefix(PREFIX).lower().partition(DELIMITER)
+        if name.startswith(PREFIX) and delimiter and section not in known:
+            expected = ", ".join(known)
+            raise SettingsError(f"{name}: no section {section!r}; expected one of {expected}")
+
+
+def _explain(error: ValidationError) -> str:
+    """One line: every wrong value, what was expected, and what was found."""
+    problems = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"])
+        found = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
+        if problem["type"] == "extra_forbidden":
+            problems.append(f"{place} is unknown (misspelt?)")
+        else:
+            problems.append(f"{place}: {problem['msg']}{found}")
+    return "; ".join(problems)

@@ -1,0 +1,115 @@
+"""A small table with everything in it, and the whole road walked on it once."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from {{ cookiecutter.package }} import stages
+from {{ cookiecutter.package }}.inference import Predictor
+from {{ cookiecutter.package }}.settings import Settings
+
+ROWS = 240
+
+
+def settings_with(**sections) -> Settings:
+    """Settings of a small, quick project; a section's values are given as a dict."""
+    sections = {"project": {"name": "Garden"}, **sections}
+    sections["data"] = {"source": "garden.csv", "target": "variety", **sections.get("data", {})}
+    sections["evaluation"] = {"importance_repeats": 1, **sections.get("evaluation", {})}
+    return Settings(**sections)
+
+
+@pytest.fixture(scope="session", name="settings_with")
+def settings_with_fixture():
+    """The function that makes settings."""
+    return settings_with
+
+
+@pytest.fixture(scope="session")
+def garden() -> pd.DataFrame:
+    """Numbers, text, flags, dates, what must be left out, missing values, and three targets."""
+    generator = np.random.default_rng(7)
+    height = generator.normal(100, 15, ROWS).round(1)
+    leaves = generator.integers(4, 60, ROWS)
+    planted = pd.Timestamp("2024-01-01") + pd.to_timedelta(generator.integers(0, 700, ROWS), "D")
+    frame = pd.DataFrame(
+        {
+            "id": range(1000, 1000 + ROWS),
+            "Höhe (cm)": np.where(generator.random(ROWS) < 0.1, np.nan, height),
+            "leaves": leaves,
+            "bed": generator.choice(["Nord", "Süd", "Île"], ROWS),
+            "treated": generator.choice(["yes", "no"], ROWS),
+            "planted": planted.strftime("%Y-%m-%d"),
+            "note": [f"seen on day {i} by {i * 7}" for i in range(ROWS)],
+            "unit": "cm",
+            "leaves again": leaves,
+        }
+    )
+    frame.loc[generator.random(ROWS) < 0.05, "bed"] = None
+    size = height + leaves
+    frame["variety"] = np.select([size < 120, size < 145], ["dwarf", "middle"], "tall")
+    frame["weight"] = size * 3.5 + generator.normal(0, 5, ROWS)
+    frame["alive"] = size + generator.normal(0, 20, ROWS) > 110
+    return frame
+
+
+class Road:
+    """A folder in which all stages ran."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.said = {name: stage(settings) for name, stage in stages.STAGES.items()}
+        self.predictor = Predictor.load(settings.serving.bundle)
+        self.train = pd.read_parquet(stages.TRAIN)
+        self.test = pd.read_parquet(stages.TEST)
+
+
+@pytest.fixture(scope="session")
+def walk(garden, tmp_path_factory):
+    """Run all stages in a folder of its own, once for each choice of settings."""
+    walked = {}
+
+    def run(**sections) -> Road:
+        key = repr(sections)
+        if key not in walked:
+            folder = tmp_path_factory.mktemp("road")
+            frame = garden.drop(columns=sections.pop("without", []))
+            frame.to_csv(folder / "garden.csv", index=False)
+            sections["serving"] = {"bundle": folder / "bundle", **sections.get("serving", {})}
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                walked[key] = Road(folder, settings_with(**sections))
+        return walked[key]
+
+    return run
+
+
+TASKS = {
+    "multiclass": {"data": {"target": "variety"}, "without": ["weight", "alive"]},
+    "binary": {"data": {"target": "alive"}, "without": ["weight", "variety"]},
+    "regression": {"data": {"target": "weight"}, "without": ["alive", "variety"]},
+    "clustering": {"data": {"target": None}, "without": ["weight", "alive", "variety"]},
+}
+
+
+@pytest.fixture(scope="session")
+def road(walk) -> Road:
+    """The road to a classifier of three classes."""
+    return walk(**TASKS["multiclass"])
+
+
+@pytest.fixture(scope="session", params=list(TASKS))
+def each_road(request, walk) -> Road:
+    """The road of each task in turn."""
+    return walk(**TASKS[request.param])
+
+
+@pytest.fixture
+def folder(road, tmp_path, monkeypatch) -> Path:
+    """An empty folder with the table's source, as the working directory."""
+    (tmp_path / "garden.csv").write_bytes((road.folder / "garden.csv").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,108 @@
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+from {{ cookiecutter.package }} import cli
+
+SECTIONS = {
+    "project": {"name": "Garden"},
+    "data": {"source": "garden.csv", "target": "variety"},
+    "evaluation": {"importance_repeats": 1},
+}
+
+
+@pytest.fixture
+def params(folder):
+    """A folder with a source and settings."""
+    (folder / "params.yaml").write_text(yaml.safe_dump(SECTIONS), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the command line; give back exit code, output and error output."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["garden", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return call
+
+
+def test_stage_by_stage_and_all_at_once(params, run):
+    """The stages one by one make the same bundle as the pipeline."""
+    for stage in ("snapshot", "contract", "prepare", "train", "evaluate", "package"):
+        code, out, _ = run(stage)
+        assert (0, stage) == (code, out.split()[0])
+    single = (params / "bundle" / "contract.json").read_bytes()
+    code, out, _ = run("pipeline")
+    assert 0 == code
+    assert ["snapshot", "contract", "prepare", "train", "evaluate", "package"] == [
+        line.split()[0] for line in out.splitlines() if not line.startswith(" ")
+    ]
+    assert single == (params / "bundle" / "contract.json").read_bytes()
+    assert 0 == run("contract", "--accept")[0]
+
+
+def test_score(road, params, run, monkeypatch):
+    """A file is scored with the bundle that the settings name."""
+    monkeypatch.setenv("APP_SERVING__BUNDLE", str(road.settings.serving.bundle))
+    code, out, _ = run("score", "garden.csv", "out/answers.csv")
+    version = road.predictor.card["version"]
+    assert (0, f"240 predictions of version {version} in out/answers.csv\n") == (code, out)
+    assert 240 == len(pd.read_csv(params / "out" / "answers.csv"))
+
+
+@pytest.mark.parametrize(
+    ("variable", "code", "message"),
+    [
+        ("APP_TRAINING__FOLDS=x", 3, "params.yaml: training.folds: "),
+        ("APP_DATA__SOURCE=absent.csv", 4, "absent.csv not found; "),
+        ("APP_DATA__TARGET=absent", 5, "data.target: no column 'absent' in garden.csv"),
+        ('APP_TRAINING__PARAMS={"C": -1}', 6, "LogisticRegression cannot be fitted: "),
+    ],
+)
+def test_errors_are_one_line_and_an_exit_code(params, run, monkeypatch, variable, code, message):
+    """Each family of errors has its exit code; no traceback is shown."""
+    monkeypatch.setenv(*variable.split("=", 1))
+    ended, _, err = run("pipeline")
+    assert code == ended
+    assert err.splitlines()[-1].startswith(f"error: {message}")
+    assert not (params / "bundle").exists()
+
+
+def test_score_without_a_bundle(params, run):
+    """Scoring before training says what to do."""
+    code, _, err = run("score", "garden.csv", "answers.csv")
+    assert (7, "error: no bundle in bundle: run `make pipeline`, or set serving.bundle\n") == (
+        code,
+        err,
+    )
+    assert not (params / "answers.csv").exists()
+
+
+def test_help_is_instant_because_it_imports_nothing():
+    """Help lists the commands without importing what only the commands need."""
+    heavy = ["numpy", "pandas", "sklearn", "fastapi", "pydantic", "matplotlib"]
+    code = (
+        "import sys; from {{ cookiecutter.package }} import cli; "
+        f"sys.exit(str([name for name in {heavy} if name in sys.modules] or 0))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert "0\n" == found.stderr
+    shown = subprocess.run(
+        [sys.executable, "-m", "{{ cookiecutter.package }}", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for command in ("pipeline", "score", "serve", "train"):
+        assert f"\n  {command} " in shown.stdout
