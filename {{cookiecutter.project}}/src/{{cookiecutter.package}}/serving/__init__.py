@@ -1,0 +1,1 @@
+"""The inference service: one loaded model behind HTTP, its page and its numbers."""

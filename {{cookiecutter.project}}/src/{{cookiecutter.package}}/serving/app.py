@@ -1,0 +1,131 @@
+"""The app, and the process around it."""
+
+import contextlib
+import errno
+import socket
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
+from pydantic.json_schema import models_json_schema
+
+from ..errors import ServingError
+from ..settings import DELIMITER, PREFIX, Serving, Settings
+from . import errors, routes, schemas
+from .metrics import Metrics, measure
+from .slot import Served, Slot
+
+REFERENCE = "#/components/schemas/{model}"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the service and load its model.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Returns
+    -------
+    FastAPI
+        Without a bundle it starts as well, and answers 503 until there is one.
+    """
+    app = FastAPIOffline(
+        title=settings.project.name,
+        description=settings.project.description,
+        favicon_url="icon.svg",
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.slot = Slot(settings.serving.bundle)
+    app.state.metrics = Metrics()
+    app.add_middleware(measure, metrics=app.state.metrics)
+    errors.install(app)
+    app.include_router(routes.router)
+    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
+    app.state.slot.fill()
+    return app
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """Describe the service, with the fields of the model that is loaded now."""
+    served: Served | None = app.state.slot.served
+    version = served.model.version if served else "no model"
+    description = get_openapi(
+        title=app.title, version=version, description=app.description, routes=app.routes
+    )
+    if served:
+        _describe_prediction(description, served)
+    return description
+
+
+def _describe_prediction(description: dict[str, Any], served: Served) -> None:
+    models = {"request": served.request, "answer": served.answer}
+    _, definitions = models_json_schema(
+        [(served.request, "validation"), (served.answer, "serialization")],
+        ref_template=REFERENCE,
+    )
+    description["components"]["schemas"].update(definitions["$defs"])
+    request, answer = (
+        {"schema": {"$ref": REFERENCE.format(model=model.__name__)}} for model in models.values()
+    )
+    predictor = served.predictor
+    request["example"] = schemas.example_request(predictor.contract, predictor.examples)
+    if example := schemas.example_answer(predictor.card, predictor.examples):
+        answer["example"] = example
+    operation = description["paths"]["/predict"]["post"]
+    operation["requestBody"] = {"required": True, "content": {"application/json": request}}
+    operation["responses"]["200"]["content"] = {"application/json": answer}
+
+
+def serve(settings: Settings) -> None:
+    """Serve until interrupted.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Raises
+    ------
+    ServingError
+        Where the address cannot be had.
+    """
+    with listen(settings.serving) as listener:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(settings), access_log=False, log_level="warning", server_header=False
+            )
+        )
+        host, port, *_ = listener.getsockname()
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        print(f"{settings.project.name}: page {address}/  API {address}/docs", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run([listener])
+
+
+def listen(serving: Serving) -> socket.socket:
+    """Take the address of the settings, or raise ServingError, saying what to set."""
+    host, port = serving.host, serving.port
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except socket.gaierror as error:
+        raise ServingError(f"host {host!r} is unknown; {_way_out('host')}") from error
+    except OSError as error:
+        match error.errno:
+            case errno.EADDRINUSE:
+                problem, key = f"port {port} on {host} is taken", "port"
+            case errno.EACCES:
+                problem, key = f"port {port} on {host} needs more rights than this user has", "port"
+            case errno.EADDRNOTAVAIL:
+                problem, key = f"{host} is no address of this machine", "host"
+            case _:
+                raise
+        raise ServingError(f"{problem}; {_way_out(key)}") from error
+
+
+def _way_out(key: str) -> str:
+    return f"set serving.{key} in params.yaml, or {PREFIX}SERVING{DELIMITER}{key.upper()}"

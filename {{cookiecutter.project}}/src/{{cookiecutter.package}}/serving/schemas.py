@@ -1,0 +1,153 @@
+"""Request and response models, built from the contract; OpenAPI shows the same."""
+
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
+
+from ..contract import Column, Contract
+from ..encoding import encode_value
+
+TYPES = {"numeric": "number", "integer": "integer", "categorical": "string", "datetime": "string"}
+MOST_CATEGORIES = 20
+
+
+class Model(BaseModel):
+    """Which model answered."""
+
+    name: str
+    version: str
+
+
+class ModelAnswer(BaseModel):
+    """What is known of the model."""
+
+    card: dict[str, Any] = Field(description="Version, metrics, data and libraries.")
+    contract: dict[str, Any] = Field(description="Task, target and columns.")
+    examples: list[dict[str, Any]] = Field(description="Held-out rows, their truth, their answer.")
+
+
+class HealthAnswer(BaseModel):
+    """A word on the state of the service."""
+
+    status: str = Field(examples=["ok"])
+
+
+def request_model(contract: Contract) -> type[BaseModel]:
+    """Build the model of a request: rows of one field a column.
+
+    Parameters
+    ----------
+    contract : Contract
+
+    Returns
+    -------
+    type of BaseModel
+        Fields are named by position and known by their alias, as a column may have any name.
+        Columns that the model does not see are taken and ignored, so that a raw row can be sent.
+    """
+    fields: dict[str, Any] = {}
+    for i, column in enumerate(contract.features):
+        default = None if column.nullable else ...
+        field = Field(default, alias=column.name, title=column.name)
+        fields[f"column_{i}"] = (_type(column), field)
+    ignored = [(column.name, column.reason) for column in contract.excluded]
+    if contract.target:
+        ignored.append((contract.target.name, "it is what the model predicts"))
+    for i, (name, reason) in enumerate(ignored):
+        note = f"Ignored: {reason}." if reason else "Ignored."
+        fields[f"ignored_{i}"] = (Any, Field(None, alias=name, title=name, description=note))
+    row = create_model("Row", __config__=ConfigDict(extra="forbid"), **fields)
+    return create_model(
+        "PredictionRequest",
+        __config__=ConfigDict(extra="forbid"),
+        rows=(list[row], Field(min_length=1)),  # type: ignore[valid-type]
+    )
+
+
+def rows_by_name(request: BaseModel) -> list[dict[str, Any]]:
+    """Return the rows of a request, by column name."""
+    rows: list[dict[str, Any]] = request.model_dump(by_alias=True)["rows"]
+    return rows
+
+
+def answer_model(contract: Contract) -> type[BaseModel]:
+    """Build the model of an answer: its types follow from the task."""
+    label: Any = float
+    shares: Any = None
+    score: Any = None
+    note = "The predicted number."
+    if contract.task == "clustering":
+        label, score = int | str, float
+        note = "The group of the row, or whether it is an inlier or an outlier."
+    elif contract.classes:
+        label, shares = type(contract.classes[0]), dict[str, float]
+        note = "The most probable class."
+    examples = list(contract.classes) or None
+    prediction = create_model(
+        "Prediction",
+        prediction=(label, Field(description=note, examples=examples)),
+        probabilities=(shares, Field(description="By class; null if there are no classes.")),
+        score=(score, Field(description="Clustering only: how unusual the row is.")),
+        warnings=(list[str], Field(description="Values unlike those the model was trained on.")),
+    )
+    return create_model(
+        "PredictionAnswer",
+        predictions=list[prediction],  # type: ignore[valid-type]
+        model=Model,
+    )
+
+
+def example_answer(card: dict[str, Any], examples: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the answer to the example, None if there is no held-out row."""
+    if not examples:
+        return None
+    model = Model(name=card["name"], version=card["version"]).model_dump()
+    return {"predictions": [{"warnings": [], **examples[0]["prediction"]}], "model": model}
+
+
+def example_request(contract: Contract, examples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a body that the service answers: a held-out row, or the contract's typical values."""
+    if examples:
+        return {"rows": [examples[0]["row"]]}
+    return {"rows": [{column.name: column.example for column in contract.features}]}
+
+
+def _type(column: Column) -> Any:
+    # The encoder is the one judge of values, so the service takes exactly what the model can read.
+    readable = AfterValidator(partial(_readable, column))
+    return Annotated[Any, readable, WithJsonSchema(_schema(column))]
+
+
+def _readable(column: Column, value: Any) -> Any:
+    encode_value(column, value)
+    return value
+
+
+def _schema(column: Column) -> dict[str, Any]:
+    types = [TYPES[column.kind]] if column.kind in TYPES else ["boolean"]
+    examples = [] if column.example is None else [column.example]
+    note = ""
+    if column.kind == "boolean":
+        false, true = column.categories
+        if (false, true) != ("false", "true"):
+            types.append("string")
+            note = f"true or {true!r}, false or {false!r}"
+    elif column.kind == "categorical":
+        examples = list(column.categories[:MOST_CATEGORIES])
+        more = ", …" if column.categories[MOST_CATEGORIES:] else ""
+        note = f"Seen in training: {', '.join(examples)}{more}"
+    elif column.minimum is not None:
+        note = f"{column.minimum} to {column.maximum} in training"
+    if column.kind == "datetime":
+        written = f" or {column.format}" if column.format else ""
+        note = "; ".join(filter(None, [f"ISO 8601{written}", note]))
+    if column.nullable:
+        types.append("null")
+        note = "; ".join(filter(None, [note, "may be missing"]))
+    return {
+        "title": column.name,
+        "type": types[0] if len(types) == 1 else types,
+        "description": note,
+        "examples": examples,
+    }
