@@ -24,8 +24,8 @@ test: .venv/.installed ## Prove the kit: every option, real projects, images, wo
 	$(RUN)pytest --numprocesses auto --dist loadgroup $(TESTS)
 
 lint: .venv/.installed ## Check the kit's own Python
-	$(RUN)ruff format --check hooks scripts tests
-	$(RUN)ruff check hooks scripts tests
+	$(RUN)ruff format --check benchmarks hooks scripts tests
+	$(RUN)ruff check benchmarks hooks scripts tests
 
 locks: .venv/.installed ## Resolve the locks of all combinations again
 	@POETRY_PYPI_MIRROR_URL=$(REGISTRY) $(RUN)python scripts/locks.py

@@ -5,12 +5,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from {{ cookiecutter.package }} import stages
 from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.settings import Settings
 
 ROWS = 240
+
+# A slow machine is no failure.
+hypothesis_settings.register_profile("patient", deadline=None)
+hypothesis_settings.load_profile("patient")
 
 
 def settings_with(**sections) -> Settings:

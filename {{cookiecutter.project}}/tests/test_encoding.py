@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from {{ cookiecutter.package }} import encoding
 from {{ cookiecutter.package }}.contract import Column, Contract
-from {{ cookiecutter.package }}.encoding import UNSEEN, encode_frame, encode_rows, encode_value
 from {{ cookiecutter.package }}.errors import ContractError
 
 NUMBER = Column("height", "numeric", True, 0.0, 2.0)
@@ -31,7 +31,7 @@ CONTRACT = Contract("clustering", None, (NUMBER, WHOLE, FLAG, BED, WHEN))
         (FLAG, "No", 0.0),
         (FLAG, "true", 1.0),
         (BED, "Süd", 1.0),
-        (BED, "Mars", UNSEEN),
+        (BED, "Mars", encoding.UNSEEN),
         (WHEN, "1970-01-02", 86400.0),
         (WHEN, "02.01.1970", 86400.0),
         (WHEN, "1970-01-02T01:00:00+01:00", 86400.0),
@@ -41,14 +41,14 @@ CONTRACT = Contract("clustering", None, (NUMBER, WHOLE, FLAG, BED, WHEN))
 )
 def test_values_become_numbers(column, value, code):
     """Each kind has one number for a value, however it is written."""
-    assert code == encode_value(column, value)
+    assert code == encoding.encode_value(column, value)
 
 
 @pytest.mark.parametrize("value", [None, math.nan, np.nan])
 @pytest.mark.parametrize("column", [NUMBER, FLAG, BED, WHEN])
 def test_missing_values(column, value):
     """What is missing becomes NaN where the contract allows it."""
-    assert math.isnan(encode_value(column, value))
+    assert math.isnan(encoding.encode_value(column, value))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_missing_values(column, value):
 def test_wrong_values_are_explained(column, value, message):
     """The message names the value and what was expected."""
     with pytest.raises(ValueError, match=r".") as caught:
-        encode_value(column, value)
+        encoding.encode_value(column, value)
     assert message == str(caught.value)
 
 
@@ -77,7 +77,7 @@ def test_row_and_column_of_a_wrong_value():
     """A wrong value in a batch is found by its row and column."""
     row = {"height": 1, "leaves": 2}
     with pytest.raises(ContractError, match=r"^row 1: leaves: expected a whole number, not 'x'$"):
-        encode_rows(CONTRACT, [row, {**row, "leaves": "x"}])
+        encoding.encode_rows(CONTRACT, [row, {**row, "leaves": "x"}])
 
 
 def test_warnings():
@@ -91,7 +91,7 @@ def test_warnings():
             "leaves: 99 lies far outside the training range 0 to 10",
             "bed: 'Mars' was not seen in training (Nord, Süd)",
         ),
-    ] == encode_rows(CONTRACT, [near, far])[1]
+    ] == encoding.encode_rows(CONTRACT, [near, far])[1]
 
 
 ROWS = st.lists(
@@ -115,7 +115,8 @@ ROWS = st.lists(
 def test_rows_and_frames_agree(rows):
     """Serving (rows) and training (frames) see exactly the same numbers."""
     frame = pd.DataFrame(rows)
-    np.testing.assert_array_equal(encode_frame(CONTRACT, frame), encode_rows(CONTRACT, rows)[0])
+    by_row, _ = encoding.encode_rows(CONTRACT, rows)
+    np.testing.assert_array_equal(encoding.encode_frame(CONTRACT, frame), by_row)
 
 
 def test_unreadable_values_of_a_frame_are_nan():
@@ -130,6 +131,6 @@ def test_unreadable_values_of_a_frame_are_nan():
         }
     )
     np.testing.assert_array_equal(
-        [[np.nan, np.nan, np.nan, 0, np.nan], [np.nan, 2, 1, UNSEEN, 0]],
-        encode_frame(CONTRACT, frame),
+        [[np.nan, np.nan, np.nan, 0, np.nan], [np.nan, 2, 1, encoding.UNSEEN, 0]],
+        encoding.encode_frame(CONTRACT, frame),
     )

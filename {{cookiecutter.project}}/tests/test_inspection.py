@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.pandas import column, data_frames, range_indexes
 
@@ -224,6 +224,7 @@ FRAMES = data_frames(
 
 
 @given(FRAMES)
+@settings(max_examples=30)
 def test_a_contract_accepts_what_it_was_inferred_from(frame):
     """Whatever the table, its own contract finds no violation."""
     frame = frame.assign(surely=range(0, 3 * len(frame), 3))

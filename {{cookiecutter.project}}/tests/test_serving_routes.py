@@ -280,7 +280,7 @@ ANY_ROW = st.fixed_dictionaries({}, optional=dict.fromkeys([*ROW, "variety", "el
 
 
 @given(st.lists(st.just(ROW) | ANY_ROW | JSON, max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_body_is_answered_or_explained(client, rows):
     """Whatever stands in the rows: predictions for all of them, or what is wrong."""
     answer = post(client, json.dumps({"rows": rows}, allow_nan=True))

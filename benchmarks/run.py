@@ -1,0 +1,224 @@
+"""Measure what users wait for, beside peers, and write RESULTS.md: `make bench`.
+
+Every round runs all commands one after the other, so that a slow minute of the machine meets all
+of them; the table has medians. Peers are other generators that work offline, pinned in peers.txt
+and installed into an environment of their own.
+"""
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+
+KIT = Path(__file__).resolve().parents[1]
+PEERS = KIT / ".cache/peers"
+PEERS_PINNED = KIT / "benchmarks/peers.txt"
+RESULTS = KIT / "benchmarks/RESULTS.md"
+ROUNDS = 5
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
+def run(*words, cwd=None, **extra):
+    """Run a command, quietly; stop with its name where it fails."""
+    environment = {**os.environ, "DO_NOT_TRACK": "1", **extra}
+    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, words))} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def seconds(call):
+    """Take the time of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def install_peers():
+    """Install the pinned peers once."""
+    if not (PEERS / "bin/kedro").exists():
+        run(KIT / ".venv/bin/uv", "venv", "--clear", PEERS)
+        wanted = ["--requirement", PEERS_PINNED]
+        run(KIT / ".venv/bin/uv", "pip", "install", "--python", PEERS / "bin/python", *wanted)
+
+
+def generators(folder):
+    """List the generators: name to a call that makes a new project."""
+    names = iter(range(10**6))
+
+    def cookiecutter():
+        words = ["--no-input", "--default-config", "--output-dir", folder / f"k{next(names)}", KIT]
+        run(KIT / ".venv/bin/cookiecutter", *words)
+
+    def kedro():
+        words = ["--name", f"p{next(names)}", "--tools", "none", "--example", "n"]
+        run(PEERS / "bin/kedro", "new", *words, "--telemetry", "no", cwd=folder)
+
+    def pyscaffold():
+        run(PEERS / "bin/putup", "--dsproject", f"s{next(names)}", cwd=folder)
+
+    return {"mlops-template": cookiecutter, "kedro new": kedro, "putup --dsproject": pyscaffold}
+
+
+def helps(project):
+    """List the command lines that show their help."""
+    return {
+        "mlops-template": lambda: run(project / ".venv/bin/python", "-m", "penguins", "--help"),
+        "kedro --help": lambda: run(PEERS / "bin/kedro", "--help"),
+        "putup --help": lambda: run(PEERS / "bin/putup", "--help"),
+    }
+
+
+def interleaved(calls, rounds=ROUNDS):
+    """Measure all calls in turn, and give back the median of each."""
+    taken = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            taken[name].append(seconds(call))
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def first_prediction(image, row):
+    """Start a container and take the time until it has answered one prediction."""
+    name = f"bench-{os.getpid()}"
+    body = json.dumps({"rows": [row]}).encode()
+    words = ["--rm", "--detach", "--name", name, "--read-only", "--cap-drop", "ALL"]
+    start = time.perf_counter()
+    run("docker", "run", *words, "--publish", "127.0.0.1::8000", image)
+    try:
+        address = run("docker", "port", name, "8000").strip().splitlines()[0]
+        request = urllib.request.Request(
+            f"http://{address}/predict", body, {"content-type": "application/json"}
+        )
+        while time.perf_counter() - start < 60:
+            try:
+                with urllib.request.urlopen(request, timeout=5):
+                    return time.perf_counter() - start
+            except OSError:
+                time.sleep(0.02)
+        sys.exit("the container did not answer within a minute")
+    finally:
+        subprocess.run(["docker", "kill", name], **QUIET)
+
+
+def image_figures(project):
+    """Build the image; give back its size in MB and the median time to the first prediction."""
+    engine = shutil.which("docker")
+    if not engine or subprocess.run(["docker", "info"], **QUIET).returncode:
+        return None
+    run("make", "image", cwd=project, IMAGE="penguins:bench")
+    size = int(run("docker", "image", "inspect", "--format", "{{.Size}}", "penguins:bench")) / 1e6
+    row = json.loads((project / "bundle/examples.json").read_text())[0]["row"]
+    waits = [first_prediction("penguins:bench", row) for _ in range(ROUNDS)]
+    run("docker", "image", "rm", "--force", "penguins:bench")
+    return size, statistics.median(waits)
+
+
+def table(title, target, medians):
+    """Lay one measurement out, the first row being ours."""
+    own = next(iter(medians.values()))
+    rows = [f"| {name} | {value:.2f} | {value / own:.1f} |" for name, value in medians.items()]
+    return [
+        f"### {title}",
+        "",
+        f"Wanted: {target}.",
+        "",
+        "| | s | ratio |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def machine():
+    """Say what was measured on."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {platform.platform()}"
+
+
+def main():
+    """Measure and write the page."""
+    install_peers()
+    poetry = KIT / ".poetry/bin/poetry"
+    os.environ.setdefault("POETRY", str(poetry) if poetry.exists() else "")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate = generators(folder)
+        print("generating", flush=True)
+        generated = interleaved(generate)
+        project = folder / "k0/penguins"
+        print("installing", flush=True)
+        run("make", "install", cwd=project)
+        print("help, pipeline, test", flush=True)
+        shown = interleaved(helps(project))
+        pipeline = interleaved(
+            {
+                "`pipeline`": lambda: run(
+                    project / ".venv/bin/python", "-m", "penguins", "pipeline", cwd=project
+                )
+            }
+        )
+        run("make", "pipeline", cwd=project)
+        tested = {"`make test`": seconds(lambda: run("make", "test", cwd=project))}
+        again = interleaved(
+            {
+                f"`make {goal}`": lambda goal=goal: run("make", goal, cwd=project)
+                for goal in ("install", "test", "pipeline")
+            }
+        )
+        print("image", flush=True)
+        image = image_figures(project)
+        versions = run(project / ".venv/bin/python", "-c", VERSIONS)
+    lines = [
+        "# Measured",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, Python {platform.python_version()}.",
+        f"Medians of {ROUNDS} interleaved rounds; `make test` once. Written by `make bench`.",
+        f"Versions: {versions.strip()}; peers: {', '.join(PEERS_PINNED.read_text().split())}.",
+        "",
+        *table("Generate a project, no network", "at most 1.0 s", generated),
+        *table("Help of the command line", "at most 0.3 s", shown),
+        *table("Train on the default data", "at most 15 s", pipeline),
+        *table("First `make test` after install", "at most 60 s", tested),
+        *table("A second run, with nothing to do", "no noticeable time", again),
+    ]
+    if image:
+        size, wait = image
+        lines += [
+            "### Image",
+            "",
+            "| | measured | wanted |",
+            "|---|---|---|",
+            f"| size | {size:.0f} MB | at most 450 MB |",
+            f"| container's start to the first prediction | {wait:.2f} s | at most 3 s |",
+            "",
+        ]
+    RESULTS.write_text("\n".join(lines), encoding="utf-8")
+    print(RESULTS.read_text(encoding="utf-8"))
+
+
+VERSIONS = """
+from importlib.metadata import version
+names = ["scikit-learn", "pandas", "numpy", "fastapi", "skops", "matplotlib"]
+print(", ".join(f"{name} {version(name)}" for name in names))
+"""
+
+
+if __name__ == "__main__":
+    main()

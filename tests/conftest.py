@@ -1,0 +1,138 @@
+"""What the tests share: generating projects, running make in them, and one that is ready to use."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from cookiecutter.main import cookiecutter
+from filelock import FileLock
+
+KIT = Path(__file__).resolve().parents[1]
+TEMPLATE = KIT / "{{cookiecutter.project}}"
+
+
+def generate(into, **answers):
+    """Generate a project offline, without questions and without the machine's own defaults."""
+    made = cookiecutter(
+        str(KIT),
+        no_input=True,
+        extra_context=answers,
+        output_dir=str(into),
+        default_config=True,
+    )
+    return Path(made)
+
+
+def files(project):
+    """List the files of a project as paths relative to it, without git's own."""
+    paths = (path for path in project.rglob("*") if path.is_file())
+    relative = (path.relative_to(project) for path in paths)
+    return {path.as_posix() for path in relative if path.parts[0] != ".git"}
+
+
+def environment(**extra):
+    """Copy the environment, with the kit's Poetry, so that projects do not install their own."""
+    poetry = KIT / ".poetry/bin/poetry"
+    shared = {"POETRY": str(poetry)} if poetry.exists() else {}
+    return {**shared, **os.environ, **extra}
+
+
+def make(project, *words, **extra):
+    """Run make in a project, show what it said if it fails, and return it."""
+    run = subprocess.run(
+        ["make", *words],
+        cwd=project,
+        env=environment(**extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert run.returncode == 0, f"make {' '.join(words)} in {project}\n{run.stdout[-6000:]}"
+    return run.stdout
+
+
+def interpreters():
+    """Find the supported Pythons that run on this machine, by version."""
+    found = {}
+    places = [*os.get_exec_path(), *Path.home().glob(".pyenv/versions/*/bin")]
+    for version in ("3.11", "3.12", "3.13"):
+        candidates = (shutil.which(f"python{version}", path=str(place)) for place in places)
+        for candidate in filter(None, candidates):
+            if not subprocess.run(
+                [candidate, "-c", "import ensurepip"], capture_output=True
+            ).returncode:
+                found[version] = candidate
+                break
+    return found
+
+
+def free_port():
+    """Ask the system for a port that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until_ready(address, seconds=60):
+    """Return once a server says that its model is loaded."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(f"{address}/health/ready", timeout=2) as answer:
+                return answer.status
+        except OSError:
+            assert time.monotonic() < until, f"{address} is not ready after {seconds} s"
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """One folder for all workers of this run."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def default_project(shared_folder):
+    """The project of all default answers, installed and trained; copy it to change it."""
+    with FileLock(shared_folder / "default.lock"):
+        ready = shared_folder / "default-ready"
+        project = shared_folder / "default/penguins"
+        if not ready.exists():
+            shutil.rmtree(project, ignore_errors=True)
+            generate(project.parent)
+            make(project, "install")
+            make(project, "pipeline")
+            ready.touch()
+    return project
+
+
+def copy_kit(target):
+    """Copy the kit's own files, without environments, caches and history."""
+    skipped = shutil.ignore_patterns(
+        ".git",
+        ".venv",
+        ".poetry",
+        ".artifacts",
+        ".cache",
+        ".*_cache",
+        "__pycache__",
+        "demo",
+        "screenshots",
+    )
+    return Path(shutil.copytree(KIT, target, ignore=skipped))
+
+
+@pytest.fixture
+def kit_repository(tmp_path):
+    """A copy of the kit as a Git repository with one commit, the way a host would have it."""
+    kit = copy_kit(tmp_path / "kit")
+    named = ["git", "-c", "user.name=kit", "-c", "user.email=kit@localhost"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "kit"]):
+        subprocess.run([*named, *words], cwd=kit, check=True)
+    return kit

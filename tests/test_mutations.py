@@ -1,0 +1,158 @@
+"""Faults that are sown into a copy: each is caught by the test named beside it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import copy_kit, files
+
+TEMPLATE = "{{cookiecutter.project}}"
+
+KIT_FAULTS = {
+    "a permission is too wide": (
+        f"{TEMPLATE}/.github/workflows/ci.yml",
+        "      contents: read # checkout\n",
+        "      contents: write\n",
+        "test_static.py::test_permissions[template]",
+    ),
+    "an action is not pinned": (
+        f"{TEMPLATE}/.github/workflows/ci.yml",
+        "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 #",
+        "actions/checkout@v7 #",
+        "test_static.py::test_pins",
+    ),
+    "the gate is skipped after a failure": (
+        f"{TEMPLATE}/.github/workflows/ci.yml",
+        "    if: always()\n",
+        "",
+        "test_static.py::test_gate[template]",
+    ),
+    "the hook ignores options": (
+        "hooks/post_gen_project.py",
+        "kept = values[answers[option]]",
+        "kept = sum(values.values(), [])",
+        "test_files.py::test_files_of_every_option_value[quality=ruff]",
+    ),
+    "the hook places the wrong lock": (
+        "hooks/post_gen_project.py",
+        "f\"{answers['manager']}-{answers['quality']}\"",
+        "f\"{answers['manager']}-black\"",
+        "test_locks.py::test_poetry_locks_are_fresh[ruff]",
+    ),
+    "the hook refuses nothing": (
+        "hooks/pre_gen_project.py",
+        "return 1 if found else 0",
+        "return 0",
+        "test_hooks.py::test_a_refusal_leaves_nothing_behind",
+    ),
+    "a requirement loses its hashes": (
+        f"{TEMPLATE}/.locks/venv-ruff/requirements.txt",
+        " \\\n    --hash=sha256:",
+        "\n# --hash=sha256:",
+        "test_locks.py::test_every_requirement_is_pinned_and_hashed[requirements.txt-ruff]",
+    ),
+    "a dependency moves without its lock": (
+        f"{TEMPLATE}/pyproject.toml",
+        '"numpy>=2.4,<3"',
+        '"numpy>=2.5,<3"',
+        "test_locks.py::test_requirements_are_fresh[requirements.txt-ruff]",
+    ),
+    "poetry.lock is of another pyproject.toml": (
+        f"{TEMPLATE}/.locks/poetry-black/poetry.lock",
+        'content-hash = "',
+        'content-hash = "0',
+        "test_locks.py::test_poetry_locks_are_fresh[black]",
+    ),
+    "a file that looks binary is copied unrendered": (
+        f"{TEMPLATE}/Makefile",
+        "IMAGE ?=",
+        "PACKAGE_IMAGE ?=",
+        "test_rendered.py::test_no_jinja_is_left[venv-ruff]",
+    ),
+    "free text is not quoted": (
+        f"{TEMPLATE}/pyproject.toml",
+        "{{ cookiecutter.__description_quoted }}",
+        '"{{ cookiecutter.description }}"',
+        "test_rendered.py::test_everything_parses[poetry-black]",
+    ),
+    "the health check is removed": (
+        f"{TEMPLATE}/Dockerfile",
+        "HEALTHCHECK ",
+        "# HEALTHCHECK ",
+        "test_rendered.py::test_what_the_image_promises[poetry-black]",
+    ),
+    "the image runs as root": (
+        f"{TEMPLATE}/Dockerfile",
+        "USER 10001:10001",
+        "USER root",
+        "test_rendered.py::test_what_the_image_promises[poetry-black]",
+    ),
+}
+
+PROJECT_FAULTS = {
+    "two stages are swapped": (
+        "src/penguins/stages.py",
+        '    "prepare": prepare,\n    "train": train,\n',
+        '    "train": train,\n    "prepare": prepare,\n',
+        "test_stages.py::test_what_the_stages_say",
+    ),
+    "ready without a model": (
+        "src/penguins/serving/routes.py",
+        "    slot.fill()\n    slot.require()\n",
+        "",
+        "test_serving_slot.py::test_without_a_bundle_there_is_no_answer",
+    ),
+    "probabilities in the order of the fold": (
+        "src/penguins/inference.py",
+        "probabilities[:, pipeline.classes_.astype(int)] =",
+        "probabilities[:, pipeline.classes_.astype(int)[::-1]] =",
+        "test_training.py::test_missing_class_in_training_rows",
+    ),
+}
+
+
+def sow(folder, path, old, new):
+    """Put a fault into a file; the words that it replaces have to be there."""
+    text = (folder / path).read_text()
+    assert old in text, f"{path} has changed: the fault is not about anything any more"
+    (folder / path).write_text(text.replace(old, new, 1))
+
+
+def failures(folder, python, test, **extra):
+    """Run one test of a copy and return how many failed; it must run, not merely break."""
+    run = subprocess.run(
+        [python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{test}"],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if "PYTEST" not in name} | extra,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode in (0, 1), run.stdout + run.stderr
+    found = re.search(r"(\d+) failed", run.stdout.splitlines()[-1])
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize("fault", KIT_FAULTS)
+def test_faults_in_the_kit_are_caught(tmp_path, fault):
+    """The named test of the kit turns red."""
+    path, old, new, test = KIT_FAULTS[fault]
+    kit = copy_kit(tmp_path / "kit")
+    sow(kit, path, old, new)
+    assert 1 == failures(kit, sys.executable, test)
+
+
+@pytest.mark.parametrize("fault", PROJECT_FAULTS)
+def test_faults_in_a_project_are_caught(tmp_path, default_project, fault):
+    """The named test of the generated project turns red."""
+    path, old, new, test = PROJECT_FAULTS[fault]
+    project = tmp_path / "penguins"
+    python = default_project / ".venv/bin/python"
+    for name in files(default_project):
+        if not name.startswith((".venv", ".cache")):
+            (project / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(default_project / name, project / name)
+    sow(project, path, old, new)
+    assert 1 == failures(project, python, test, PYTHONPATH=str(project / "src"))

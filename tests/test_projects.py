@@ -1,0 +1,191 @@
+"""Generated projects are used as they are: linted on every Python, installed, tested, served."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from itertools import product
+
+import pytest
+import uv
+from conftest import environment, free_port, generate, interpreters, make, wait_until_ready
+from filelock import FileLock
+from test_hooks import AWKWARD
+
+from scripts.locks import combinations, lock_folder
+
+PYTHONS = interpreters()
+TOOLS = {
+    "black": ["isort", "black", "flake8", "pylint", "mypy"],
+    "ruff": ["ruff", "ruff", "mypy"],
+}
+
+
+def python(version):
+    """Name the interpreter of a version, or skip the case that needs it."""
+    if version not in PYTHONS:
+        pytest.skip(f"Python {version} is not on this machine")
+    return PYTHONS[version]
+
+
+@pytest.fixture
+def tools(shared_folder):
+    """Install the locked tools of a quality option for a Python once, for all managers."""
+
+    def install(quality, version):
+        folder = shared_folder / f"{quality}-{version}"
+        requirements = lock_folder("venv", quality) / "requirements-dev.txt"
+        run = [uv.find_uv_bin(), "--quiet"]
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "ready").exists():
+                subprocess.run([*run, "venv", "--python", python(version), folder], check=True)
+                words = ["pip", "sync", "--python", folder / "bin/python", requirements]
+                subprocess.run([*run, *words], check=True)
+                (folder / "ready").touch()
+        return folder
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("manager", "quality", "version"),
+    [
+        pytest.param(*pair, version, id="-".join([*pair, version]))
+        for pair, version in product(combinations(), ("3.11", "3.12", "3.13"))
+    ],
+)
+def test_the_output_passes_its_own_lint(tmp_path, tools, manager, quality, version):
+    """Not one finding in the unmodified project: formatter, linters and types."""
+    project = generate(tmp_path, manager=manager, quality=quality, python=version)
+    shared_venv = tools(quality, version)
+    (project / ".venv").symlink_to(shared_venv)
+    said = make(
+        project,
+        "--old-file=.venv/.installed",
+        "lint",
+        PYTHONPATH=str(project / "src"),
+        MYPY_CACHE_DIR=str(shared_venv / "mypy"),
+    ).splitlines()
+    ran = [line.split()[0].removeprefix(".venv/bin/") for line in said if line.startswith(".venv")]
+    assert TOOLS[quality] == ran
+    assert "?? .venv\n" == status(project)
+
+
+def status(project):
+    """Ask git what has changed since the project was generated."""
+    words = ["git", "status", "--porcelain"]
+    return subprocess.run(words, cwd=project, capture_output=True, text=True, check=True).stdout
+
+
+@contextlib.contextmanager
+def served(project, package):
+    """Serve a project on a free port for a while."""
+    port = free_port()
+    server = subprocess.Popen(
+        [project / ".venv/bin/python", "-m", package, "serve"],
+        cwd=project,
+        env=environment(APP_SERVING__PORT=str(port)),
+    )
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(10)
+
+
+def ask(address, body=None):
+    """Get or post JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+def check_answers(project, package):
+    """Compare the service's answers with those that the pipeline wrote down."""
+    examples = json.loads((project / "bundle/examples.json").read_text())
+    card = json.loads((project / "bundle/card.json").read_text())
+    with served(project, package) as address:
+        rows = [example["row"] for example in examples]
+        answer = ask(f"{address}/predict", {"rows": rows})
+        assert [example["prediction"] for example in examples] == answer["predictions"]
+        assert card == ask(f"{address}/model")["card"]
+
+
+CASES = {
+    "default": {},
+    "venv-ruff": {"manager": "venv", "quality": "ruff", "python": "3.11"},
+    "awkward": {**AWKWARD, "license": "proprietary", "python": "3.13", "owner": "Zoe-1"},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_install_test_train_and_serve(tmp_path, request, case):
+    """The whole road in a real project: what HTTP answers is what the pipeline answered."""
+    answers = CASES[case]
+    if case == "default":
+        project = request.getfixturevalue("default_project")
+    else:
+        version = answers["python"]
+        project = generate(tmp_path, **answers)
+        make(project, "install", PYTHON=python(version))
+        installed = subprocess.run(
+            [project / ".venv/bin/python", "--version"], capture_output=True, text=True, check=True
+        )
+        assert installed.stdout.startswith(f"Python {version}.")
+    make(project, "test", "pipeline")
+    assert "make: Nothing to be done" in make(project, "install", "test", "pipeline")
+    package = next(path.name for path in (project / "src").iterdir() if path.suffix == "")
+    check_answers(project, package)
+    expected = {"?? contract.json"}
+    assert expected >= set(status(project).splitlines())
+
+
+def test_a_missing_python_is_named(tmp_path):
+    """Without a Python that fits, one line says which ones do and how to name one."""
+    project = generate(tmp_path, manager="venv")
+    run = subprocess.run(
+        ["make", "install", "PYTHON=/nowhere/python"], cwd=project, capture_output=True, text=True
+    )
+    assert 2 == run.returncode
+    assert (
+        "Python 3.11, 3.12 or 3.13 is missing: install one (python.org/downloads) "
+        "or name it: make install PYTHON=/path/to/python\n"
+    ) == "".join(run.stdout.splitlines(keepends=True)[-1:])
+
+
+def test_shims_with_nothing_behind_them_are_passed_over(tmp_path):
+    """The Makefile takes the first Python that runs, not the first name on PATH."""
+    project = generate(tmp_path / "out", manager="venv")
+    shims = tmp_path / "shims"
+    shims.mkdir()
+    for name in ("python3.12", "python3.13"):
+        (shims / name).write_text("#!/bin/sh\nexit 127\n")
+        (shims / name).chmod(0o755)
+    (shims / "python3.11").symlink_to(python("3.11"))
+    path = f"{shims}:{os.defpath}"
+    run = ["make", "--dry-run", ".venv/bin/python"]
+    said = subprocess.run(run, cwd=project, env={"PATH": path}, capture_output=True, text=True)
+    assert "python3.11 -m venv .venv" in said.stdout.splitlines(), said.stderr
+
+
+def test_help_lists_every_target(tmp_path):
+    """`make` alone says what there is."""
+    project = generate(tmp_path)
+    said = make(project)
+    targets = [
+        "help",
+        "install",
+        "format",
+        "lint",
+        "test",
+        "pipeline",
+        "serve",
+        "image",
+        "image-test",
+        "clean",
+    ]
+    assert sorted(targets) == sorted(line.split()[1] for line in said.splitlines())
