@@ -93,11 +93,41 @@ KIT_FAULTS = {
 }
 
 PROJECT_FAULTS = {
+    "a setting is ignored": (
+        "src/penguins/preprocessing.py",
+        'scale = SCALERS[settings.scale]() if settings.scale != "none" else "passthrough"',
+        'scale = "passthrough"',
+        "test_preprocessing.py::test_every_step_at_work",
+    ),
+    "data that break the contract pass": (
+        "src/penguins/stages.py",
+        "if violations := inspection.check(frame, known):",
+        "if violations := []:",
+        "test_stages.py::test_contract_is_kept_or_explained",
+    ),
+    "an altered bundle is loaded": (
+        "src/penguins/bundle.py",
+        "if _sha256(path / name) != sha256:",
+        "if not _sha256(path / name):",
+        "test_bundle.py::test_altered_file[model.skops]",
+    ),
+    "any type is trusted": (
+        "src/penguins/bundle.py",
+        "if unknown := sorted(set(skops.io.get_untrusted_types(file=path)) - TRUSTED):",
+        "if unknown := []:",
+        "test_bundle.py::test_untrusted_types_are_neither_written_nor_read",
+    ),
+    "the body limit is not kept": (
+        "src/penguins/serving/routes.py",
+        "            if len(body) > limit:\n",
+        "            if len(body) < 0:\n",
+        "test_serving_routes.py::test_body_limit",
+    ),
     "two stages are swapped": (
         "src/penguins/stages.py",
         '    "prepare": prepare,\n    "train": train,\n',
         '    "train": train,\n    "prepare": prepare,\n',
-        "test_stages.py::test_what_the_stages_say",
+        "test_road.py",
     ),
     "ready without a model": (
         "src/penguins/serving/routes.py",

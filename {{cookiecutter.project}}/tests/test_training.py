@@ -160,4 +160,6 @@ def test_missing_class_in_training_rows(prepared):
     result = output(pipeline, contract, matrix)
     assert (240, 3) == result.probabilities.shape
     assert not result.probabilities[:, 1].any()
+    truth = np.array(contract.classes, dtype=object)[target[kept].astype(int)]
     assert {"dwarf", "tall"} == set(result.labels)
+    assert (result.labels[kept] == truth).mean() > 0.8
