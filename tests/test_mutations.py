@@ -101,8 +101,8 @@ PROJECT_FAULTS = {
     ),
     "data that break the contract pass": (
         "src/penguins/stages.py",
-        "if violations := inspection.check(frame, known):",
-        "if violations := []:",
+        "if found := violations.check(frame, known):",
+        "if found := []:",
         "test_stages.py::test_contract_is_kept_or_explained",
     ),
     "an altered bundle is loaded": (

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.pandas import column, data_frames, range_indexes
 
-from {{ cookiecutter.package }} import inspection
-from {{ cookiecutter.package }}.contract import Column
+from {{ cookiecutter.package }} import inspection, violations
 from {{ cookiecutter.package }}.errors import ContractError
 from {{ cookiecutter.package }}.settings import Data
 
@@ -167,49 +166,6 @@ def test_no_feature_left(garden):
         inspection.infer(garden[["unit", "note", "variety"]], data("variety"))
 
 
-def test_violations_are_explained(garden):
-    """Column, rule, number of rows, the first rows and what was expected; nothing else."""
-    contract = inspection.infer(garden, data("variety", exclude=("weight", "alive")))
-    frame = garden.drop(columns="treated").astype({"leaves": object})
-    frame.loc[[0, 4], "leaves"] = ["many", 9999]
-    frame.loc[range(10), "bed"] = "Mars"
-    frame.loc[7, "leaves"] = None
-    frame.loc[9, "variety"] = "giant"
-    found = {
-        (v.column, v.rule): (v.count, v.rows, v.found) for v in inspection.check(frame, contract)
-    }
-    assert {
-        ("treated", "column"),
-        ("leaves", "type"),
-        ("leaves", "range"),
-        ("leaves", "missing value"),
-        ("bed", "category"),
-        ("variety", "target"),
-    } == set(found)
-    assert (1, (1,), "'many'; expected a whole number") == found["leaves", "type"]
-    assert (1, (8,)) == found["leaves", "missing value"][:2]
-    assert (1, (5,)) == found["leaves", "range"][:2]
-    assert (10, (1, 2, 3, 4, 5)) == found["bed", "category"][:2]
-    assert "'giant'; expected one of dwarf, middle, tall" == found["variety", "target"][2]
-
-
-def test_explanation_is_a_table(garden):
-    """The explanation lines columns up and shows that there are more rows."""
-    contract = inspection.infer(garden, data("variety"))
-    frame = garden.assign(bed="Mars").drop(columns="variety")
-    assert [
-        "column   rule      rows  first rows        found",
-        "bed      category  240   1, 2, 3, 4, 5, …  'Mars'; expected one of Nord, Süd, Île",
-        "variety  column    240                     the column is not there",
-    ] == inspection.explain(inspection.check(frame, contract)).splitlines()
-
-
-def test_batch_files_come_without_target(garden):
-    """A batch has no target and is not asked for it."""
-    contract = inspection.infer(garden, data("variety"))
-    assert [] == inspection.check(garden.drop(columns="variety"), contract, with_target=False)
-
-
 FRAMES = data_frames(
     [
         column("number", elements=st.floats(allow_infinity=False, width=32)),
@@ -229,11 +185,4 @@ def test_a_contract_accepts_what_it_was_inferred_from(frame):
     """Whatever the table, its own contract finds no violation."""
     frame = frame.assign(surely=range(0, 3 * len(frame), 3))
     contract = inspection.infer(frame, data())
-    assert [] == inspection.check(frame, contract)
-
-
-def test_columns_of_a_known_contract_only(garden):
-    """Further columns of a table are not looked at."""
-    contract = inspection.infer(garden, data("variety"))
-    assert [] == inspection.check(garden.assign(surplus="?"), contract)
-    assert isinstance(contract.columns[0], Column)
+    assert [] == violations.check(frame, contract)

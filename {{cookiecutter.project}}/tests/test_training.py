@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from {{ cookiecutter.package }} import inspection, training
-from {{ cookiecutter.package }}.encoding import encode_frame
+from {{ cookiecutter.package }} import encoding, inspection, training
 from {{ cookiecutter.package }}.errors import SettingsError, TrainingError
 from {{ cookiecutter.package }}.inference import output
 
@@ -18,8 +17,8 @@ def prepared(garden, settings_with):
         sections["data"] = {"target": TARGETS[kind], **sections.get("data", {})}
         settings = settings_with(**sections)
         contract = inspection.infer(garden, settings.data)
-        target = inspection.target_values(garden, contract)
-        return contract, encode_frame(contract, garden), target, settings
+        target = encoding.encode_target(contract, garden)
+        return contract, encoding.encode_frame(contract, garden), target, settings
 
     return prepare
 

@@ -13,8 +13,8 @@ from .data import PARQUET, read_chunks
 from .encoding import encode_frame
 from .errors import ContractError, DataError
 from .inference import Output, Predictor, output
-from .inspection import check, explain
 from .settings import Data
+from .violations import check, explain
 
 CHUNK_ROWS = 50_000
 TOLERATED = ("category", "range")

@@ -15,8 +15,8 @@ from charset_normalizer import from_bytes
 from sklearn.model_selection import train_test_split
 
 from .contract import Contract
+from .encoding import encode_target
 from .errors import ContractError, DataError
-from .inspection import target_values
 from .settings import Data
 
 DELIMITERS = ",;\t|"
@@ -104,7 +104,7 @@ def split(frame: pd.DataFrame, contract: Contract, data: Data) -> tuple[pd.DataF
         Where too few rows are left.
     """
     columns = [column.name for column in contract.features]
-    target = target_values(frame, contract)
+    target = encode_target(contract, frame)
     if contract.target:
         columns.append(contract.target.name)
         given = ~np.isnan(target)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .contract import Column, Contract, allowed_range
+from .contract import Column, Contract, Label, allowed_range
 from .errors import ContractError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def encode_frame(contract: Contract, frame: pd.DataFrame) -> Matrix:
     Returns
     -------
     ndarray of float64, shape (n_rows, n_features)
-        Values that cannot be read are NaN, like missing ones: `inspection.check` tells them apart.
+        Values that cannot be read are NaN, like missing ones: `violations.check` tells them apart.
     """
     matrix = np.empty((len(frame), len(contract.features)))
     for j, column in enumerate(contract.features):
@@ -149,6 +149,41 @@ def encode_series(column: Column, series: pd.Series[Any]) -> Matrix:
         encoded = values.map(codes).where(values.isin(list(codes)) | values.isna(), UNSEEN)
     matrix: Matrix = encoded.to_numpy(np.float64, na_value=np.nan)
     return matrix
+
+
+def encode_target(contract: Contract, frame: pd.DataFrame) -> Any:
+    """Encode the target of a table.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_rows,), or None
+        Positions in the contract's classes, or the numbers of a regression; NaN for what is
+        missing or none of them. None for a clustering.
+    """
+    import pandas as pd
+
+    if contract.target is None:
+        return None
+    series = frame[contract.target.name]
+    if contract.task == "regression":
+        return pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    codes = {label: float(code) for code, label in enumerate(contract.target.classes)}
+    return labels(series).map(codes).to_numpy(np.float64, na_value=np.nan)
+
+
+def labels(series: pd.Series[Any]) -> pd.Series[Any]:
+    """Return labels as JSON carries them: whole numbers as int, booleans, anything else as text."""
+    match series.dtype.kind:
+        case "b":
+            return series.astype(object)
+        case "i" | "u" | "f":
+            return series.astype(object).map(_as_number, na_action="ignore")
+        case _:
+            return series.astype(object).map(str, na_action="ignore")
+
+
+def _as_number(value: Any) -> Label:
+    return int(value) if float(value).is_integer() else float(value)
 
 
 def _lower(value: Any) -> str:

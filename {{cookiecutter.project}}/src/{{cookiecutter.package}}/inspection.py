@@ -1,16 +1,17 @@
-"""What a table holds: infer a contract from it, check it against one, explain what is violated."""
+"""What a table holds: infer its contract."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .contract import Column, Contract, Kind, Label, Target, Task, allowed_range
-from .encoding import UNSEEN, encode_series, expected
+from .contract import Column, Contract, Kind, Target, Task
+from .encoding import encode_series, labels
 from .errors import ContractError
 from .settings import Data
+from .violations import examples, shortened
 
 BOOLEAN_SPELLINGS = (("no", "yes"), ("false", "true"), ("n", "y"), ("f", "t"), ("off", "on"))
 DATE_FORMATS = (
@@ -26,29 +27,6 @@ ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 IDENTIFIER = re.compile(r"(^|[_\s-])(id|uuid|guid|key|index|rowid|nr)$|^unnamed", re.IGNORECASE)
 FEW = 20
 MANY = 1000
-SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Violation:
-    """One rule of the contract that a table breaks.
-
-    Attributes
-    ----------
-    column, rule : str
-    count : int
-        How many rows break it; all of them where the column is missing.
-    rows : tuple of int
-        The first of them, counted from 1 below the header.
-    found : str
-        What stands there, and what was expected.
-    """
-
-    column: str
-    rule: str
-    count: int
-    rows: tuple[int, ...]
-    found: str
 
 
 def infer(frame: pd.DataFrame, data: Data) -> Contract:
@@ -95,63 +73,6 @@ def agreement(data: Data) -> dict[str, Any]:
     }
 
 
-def check(frame: pd.DataFrame, contract: Contract, with_target: bool = True) -> list[Violation]:
-    """Check a table against the contract.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Any table with the columns of the contract; further columns are not looked at.
-    contract : Contract
-    with_target : bool
-        Whether the target must be there too; batch files come without.
-
-    Returns
-    -------
-    list of Violation
-        Empty if the table keeps the contract.
-    """
-    found = []
-    for column in contract.features:
-        if column.name in frame.columns:
-            found += _check_column(frame[column.name], column)
-        else:
-            found.append(_missing_column(column.name, len(frame)))
-    if with_target and contract.target:
-        name = contract.target.name
-        if name in frame.columns:
-            found += _check_target(frame[name], contract)
-        else:
-            found.append(_missing_column(name, len(frame)))
-    return found
-
-
-def explain(violations: list[Violation]) -> str:
-    """Lay the violations out as a table: column, rule, rows, the first of them, what was found."""
-    table = [("column", "rule", "rows", "first rows", "found")]
-    for v in violations:
-        first = ", ".join(map(str, v.rows)) + (", …" if v.rows and v.count > len(v.rows) else "")
-        table.append((v.column, v.rule, str(v.count), first, v.found))
-    widths = [max(len(line[i]) for line in table) for i in range(4)]
-    return "\n".join(
-        "  ".join(
-            [*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[4]]
-        )
-        for line in table
-    )
-
-
-def target_values(frame: pd.DataFrame, contract: Contract) -> Any:
-    """Return the target as the estimator takes it: class positions, or numbers; NaN if missing."""
-    if contract.target is None:
-        return None
-    series = frame[contract.target.name]
-    if contract.task == "regression":
-        return pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    codes = {label: float(code) for code, label in enumerate(contract.target.classes)}
-    return _labels(series).map(codes).to_numpy(np.float64, na_value=np.nan)
-
-
 def _require_columns(frame: pd.DataFrame, data: Data) -> None:
     wanted = {"data.target": [data.target] if data.target else [], "data.exclude": data.exclude}
     for setting, names in wanted.items():
@@ -180,7 +101,7 @@ def _infer_target(frame: pd.DataFrame, data: Data) -> tuple[Task, Target | None]
     few = is_number and _whole(series) and series.nunique() <= FEW / 2
     if data.task == "regression" or (is_number and data.task == "auto" and not few):
         return "regression", Target(name, (), float(series.min()), float(series.max()))
-    classes = tuple(sorted(_labels(series).unique().tolist()))
+    classes = tuple(sorted(labels(series).unique().tolist()))
     if len(classes) > max(FEW, len(series) / 10):
         raise ContractError(
             f"data.target: {name!r} has {len(classes)} classes in {len(series)} rows; "
@@ -197,21 +118,8 @@ def _refuse_text_among_numbers(series: pd.Series, data: Data) -> None:
         rows = tuple(int(i) + 1 for i in np.flatnonzero(text))
         raise ContractError(
             f"data.target: {series.name!r} should hold numbers, but {len(rows)} rows hold text, "
-            f"such as {_examples(series, text)} (rows {_shortened(rows)})"
+            f"such as {examples(series, text)} (rows {shortened(rows)})"
         )
-
-
-def _labels(series: pd.Series) -> pd.Series:
-    """Return labels as JSON carries them: whole numbers as int, booleans, anything else as text."""
-    if pd.api.types.is_bool_dtype(series.dropna()):
-        return series.astype(object)
-    if pd.api.types.is_numeric_dtype(series):
-        return series.astype(object).map(_as_number, na_action="ignore")
-    return series.astype(object).map(str, na_action="ignore")
-
-
-def _as_number(value: Any) -> Label:
-    return int(value) if float(value).is_integer() else float(value)
 
 
 def _infer_column(series: pd.Series, data: Data) -> Column:
@@ -338,56 +246,6 @@ def _without_duplicates(
 
 def _fingerprint(series: pd.Series) -> bytes:
     return bytes(pd.util.hash_pandas_object(series, index=False).to_numpy().tobytes())
-
-
-def _check_column(series: pd.Series, column: Column) -> list[Violation]:
-    encoded, missing = encode_series(column, series), series.isna().to_numpy()
-    found = []
-    if missing.any() and not column.nullable:
-        found.append(
-            _violation(column.name, "missing value", missing, f"expected {expected(column)}")
-        )
-    unreadable = np.isnan(encoded) & ~missing
-    if unreadable.any():
-        wrong = f"{_examples(series, unreadable)}; expected {expected(column)}"
-        found.append(_violation(column.name, "type", unreadable, wrong))
-    if column.kind == "categorical" and (unseen := encoded == UNSEEN).any():
-        wrong = f"{_examples(series, unseen)}; expected one of {_shortened(column.categories)}"
-        found.append(_violation(column.name, "category", unseen, wrong))
-    if column.kind in ("numeric", "integer"):
-        low, high = allowed_range(column)
-        outside = (encoded < low) | (encoded > high)
-        if outside.any():
-            wrong = f"{_examples(series, outside)}; expected {low:g} to {high:g}"
-            found.append(_violation(column.name, "range", outside, wrong))
-    return found
-
-
-def _check_target(series: pd.Series, contract: Contract) -> list[Violation]:
-    name, missing = str(series.name), series.isna().to_numpy()
-    unreadable = np.isnan(target_values(series.to_frame(), contract)) & ~missing
-    if not unreadable.any():
-        return []
-    wanted = f"one of {_shortened(contract.classes)}" if contract.classes else "a number"
-    wrong = f"{_examples(series, unreadable)}; expected {wanted}"
-    return [_violation(name, "target", unreadable, wrong)]
-
-
-def _missing_column(name: str, rows: int) -> Violation:
-    return Violation(name, "column", rows, (), "the column is not there")
-
-
-def _violation(column: str, rule: str, where: Any, found: str) -> Violation:
-    rows = tuple(int(i) + 1 for i in np.flatnonzero(where)[:SHOWN])
-    return Violation(column, rule, int(where.sum()), rows, found)
-
-
-def _examples(series: pd.Series, where: Any) -> str:
-    return ", ".join(repr(value) for value in series[where].astype(object).unique()[:3].tolist())
-
-
-def _shortened(values: tuple[Any, ...]) -> str:
-    return ", ".join(map(str, values[:10])) + (", …" if values[10:] else "")
 
 
 def _mostly(where: Any) -> bool:

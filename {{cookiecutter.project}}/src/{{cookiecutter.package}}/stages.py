@@ -13,9 +13,9 @@ import pandas as pd
 import sklearn
 import skops
 
-from . import bundle, contract, data, evaluation, inspection, plots, training
+from . import bundle, contract, data, evaluation, inspection, plots, training, violations
 from .contract import Contract, Kind
-from .encoding import Matrix, encode_frame, encode_rows
+from .encoding import Matrix, encode_frame, encode_rows, encode_target
 from .errors import ContractError, DataError
 from .inference import output, predictions
 from .settings import Settings
@@ -53,9 +53,9 @@ def agree(settings: Settings, accept: bool = False) -> str:
     frame = _table(SNAPSHOT, "snapshot")
     known = contract.read(CONTRACT) if CONTRACT.exists() and not accept else None
     if known and known.agreed == inspection.agreement(settings.data):
-        if violations := inspection.check(frame, known):
+        if found := violations.check(frame, known):
             raise ContractError(
-                f"{settings.data.source} breaks {CONTRACT}:\n{inspection.explain(violations)}\n"
+                f"{settings.data.source} breaks {CONTRACT}:\n{violations.explain(found)}\n"
                 "mend the source, edit contract.json, or accept the data: contract --accept"
             )
         return f"kept by {len(frame):,} rows"
@@ -215,7 +215,7 @@ def _table(path: Path, stage: str) -> pd.DataFrame:
 
 def _encoded(path: Path, agreed: Contract) -> tuple[Matrix, Matrix | None]:
     frame = _table(path, "prepare")
-    return encode_frame(agreed, frame), inspection.target_values(frame, agreed)
+    return encode_frame(agreed, frame), encode_target(agreed, frame)
 
 
 def _read_json(path: Path) -> Any:
