@@ -1,0 +1,166 @@
+"""The image of a new project, built and run by the Docker engine."""
+
+import json
+import subprocess
+import time
+import urllib.request
+
+import engine
+import pytest
+from conftest import make, wait_until_ready
+
+pytestmark = [
+    pytest.mark.skipif(not engine.client(), reason="no Docker engine with BuildKit"),
+    pytest.mark.xdist_group("image"),
+]
+
+IMAGE = "kit-test-image:local"
+NO_RIGHTS = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+PREDICT = """
+import json, sys
+from dataclasses import asdict
+from penguins.inference import Predictor
+
+predictor = Predictor.load("bundle")
+answers = predictor.predict([example["row"] for example in predictor.examples])
+json.dump([asdict(answer) for answer in answers], sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def image(default_project, tmp_path_factory):
+    """The default project's image, built by its own `make image`."""
+    variables = engine.environment(tmp_path_factory.mktemp("engine"))
+    make(default_project, "image", IMAGE=IMAGE, **variables)
+    yield IMAGE
+    (default_project / ".cache/image").unlink()
+    engine.docker("rmi", "--force", IMAGE)
+
+
+@pytest.fixture(scope="module")
+def container(image):
+    """A container without rights, and the address of its service."""
+    name = engine.docker("run", "--detach", *NO_RIGHTS, "--publish=127.0.0.1::8000", image)
+    address = f"http://{engine.docker('port', name, '8000/tcp')}"
+    try:
+        wait_until_ready(address)
+        yield name, address
+    finally:
+        engine.docker("rm", "--force", name)
+
+
+def shell(image, command):
+    """Run a command in a fresh container of the image."""
+    return engine.docker("run", "--rm", *NO_RIGHTS, image, "sh", "-c", command)
+
+
+def test_prediction(container, default_project):
+    """POST /predict in the container equals the bundle's examples and the predictor here."""
+    python = default_project / ".venv/bin/python"
+    said = subprocess.check_output([python, "-c", PREDICT], cwd=default_project, text=True)
+    examples = json.loads((default_project / "bundle/examples.json").read_text("utf-8"))
+    body = json.dumps({"rows": [example["row"] for example in examples]}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{container[1]}/predict", body, headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        predictions = json.load(answer)["predictions"]
+    assert len(predictions) > 1
+    assert [example["prediction"] for example in examples] == json.loads(said)
+    for expected, prediction in zip(json.loads(said), predictions, strict=True):
+        # Another Python in the image means another numpy, which may round the last digit its way.
+        for name in ("prediction", "probabilities", "score"):
+            assert pytest.approx(expected[name]) == prediction[name]
+        assert expected["warnings"] == prediction["warnings"]
+
+
+def test_health(container):
+    """Docker finds the container healthy by the image's own check."""
+    until = time.monotonic() + 30
+    state = "starting"
+    while state == "starting" and time.monotonic() < until:
+        state = engine.docker("inspect", "--format={{.State.Health.Status}}", container[0])
+        time.sleep(0.2)
+    assert "healthy" == state
+
+
+def test_user(image):
+    """The service runs as a numbered user who can write nothing in it."""
+    assert "10001 10001" == shell(image, 'echo "$(id -u) $(id -g)"')
+    assert "" == engine.docker(
+        "run", "--rm", image, "find", "/app", "/opt", "-xdev", "-writable", "-not", "-type", "l"
+    )
+
+
+def test_content(image):
+    """The image holds the service and its bundle, and nothing that builds, tests or trains."""
+    assert ["bundle", "params.yaml", "src"] == shell(image, "ls /app").split()
+    tools = "pip pip3 poetry uv gcc cc make git pytest mypy black ruff"
+    assert "" == shell(image, f"for t in {tools}; do command -v $t; done; true")
+    modules = ("pip", "poetry", "setuptools", "pytest", "pandas", "matplotlib", "pyarrow")
+    find = f"from importlib.util import find_spec as f; print([m for m in {modules} if f(m)])"
+    assert "[]" == engine.docker("run", "--rm", image, "python", "-c", find)
+
+
+def test_compiled(image):
+    """Everything that serving imports was compiled when the image was built."""
+    script = (
+        "import sys, penguins.serving.app, skops.io; "
+        "print([m for m, v in sys.modules.items() if (c := getattr(v, '__cached__', None)) "
+        "and not __import__('os').path.exists(c)])"
+    )
+    assert "[]" == engine.docker("run", "--rm", image, "python", "-c", script)
+
+
+def test_size(image):
+    """The image adds less than 280 MB to its base."""
+    sizes = engine.docker("history", "--human=false", "--format={{.Size}}", image)
+    total = int(engine.docker("inspect", "--format={{.Size}}", image))
+    print(f"{total / 1e6:.0f} MB")
+    assert sum(map(int, sizes.split()[:-1])) < 280e6
+
+
+def test_labels(image):
+    """The labels name the project and its repository, which links the package to it."""
+    labels = json.loads(engine.docker("inspect", "--format={{json .Config.Labels}}", image))
+    assert {
+        "org.opencontainers.image.title": "penguins",
+        "org.opencontainers.image.source": "https://github.com/your-org/penguins",
+    } == labels
+
+
+def test_stop(image):
+    """SIGTERM ends the service in seconds, as a success."""
+    name = engine.docker("run", "--detach", *NO_RIGHTS, "--publish=127.0.0.1::8000", image)
+    try:
+        wait_until_ready(f"http://{engine.docker('port', name, '8000/tcp')}")
+        begin = time.monotonic()
+        engine.docker("stop", "--time=30", name)
+        assert time.monotonic() - begin < 5
+        assert "0" == engine.docker("inspect", "--format={{.State.ExitCode}}", name)
+    finally:
+        engine.docker("rm", "--force", name)
+
+
+def test_own_test(image, default_project, tmp_path):
+    """The project's own `make image-test` passes."""
+    said = make(default_project, "image-test", IMAGE=image, **engine.environment(tmp_path))
+    assert "3 passed" in said
+
+
+def test_without_bundle(tmp_path, default_project):
+    """An image without a model cannot be built, and the message names what is missing."""
+    context = tmp_path / "penguins"
+    for name in ("Dockerfile", ".dockerignore", "params.yaml", "pyproject.toml", "poetry.lock"):
+        context.mkdir(exist_ok=True)
+        (context / name).write_bytes((default_project / name).read_bytes())
+    variables = engine.environment(tmp_path)
+    run = subprocess.run(
+        f"docker build {variables['DOCKER_BUILD_FLAGS']} .",
+        shell=True,
+        cwd=context,
+        env=variables,
+        capture_output=True,
+        text=True,
+    )
+    assert 0 != run.returncode
+    assert '"/bundle" not found' in run.stderr

@@ -1,0 +1,259 @@
+"""Linters and schemas find nothing in what is generated, nor in the kit's own workflows.
+
+What act does not evaluate (permissions, triggers, concurrency) is compared with what is meant.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import KIT, TEMPLATE, generate
+
+TOOLS = Path(sys.executable).parent
+PINNED = re.compile(r"uses: (?P<action>[\w./-]+)@(?P<commit>[0-9a-f]{40}) # v(?P<version>[\d.]+)$")
+COMBINATIONS = [(m, q) for m in ("poetry", "venv") for q in ("black", "ruff")]
+
+READ = {"contents": "read"}
+PERMISSIONS = {
+    "ci.yml": {"lint": READ, "test": READ, "train": READ, "image": READ, "gate": {}},
+    "deploy.yml": {"ci": READ, "push": {"packages": "write"}},
+}
+KIT_PERMISSIONS = {
+    "ci.yml": {"test": READ, "gate": {}},
+    "canary.yml": {"canary": READ},
+    "locks.yml": {
+        "resolve": READ,
+        "propose": {"contents": "write", "pull-requests": "write"},
+    },
+}
+
+
+def run(tool, *arguments, folder):
+    """Run a linter of the kit's environment in a folder; return its exit code and what it said."""
+    found = subprocess.run(
+        [TOOLS / tool, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return found.returncode, found.stdout
+
+
+def load(path):
+    """Parse a YAML file, with the key `on` as text."""
+    return yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
+
+
+def workflows(root):
+    """Parse all workflows of a repository, by file name."""
+    return {path.name: load(path) for path in sorted((root / ".github/workflows").iterdir())}
+
+
+def steps(root):
+    """List the steps of all jobs and composite actions of a repository."""
+    jobs = [job for flow in workflows(root).values() for job in flow["jobs"].values()]
+    actions = [load(path)["runs"] for path in (root / ".github").glob("actions/*/action.yml")]
+    return [step for part in [*jobs, *actions] for step in part.get("steps", [])]
+
+
+@pytest.fixture(scope="module", params=COMBINATIONS, ids="-".join)
+def project(request, tmp_path_factory):
+    """A project of each manager and quality."""
+    manager, quality = request.param
+    return generate(tmp_path_factory.mktemp("static"), manager=manager, quality=quality)
+
+
+@pytest.fixture(scope="module", params=[*COMBINATIONS, ("kit",)], ids="-".join)
+def repository(request, tmp_path_factory):
+    """A project of each manager and quality, and the kit's own workflows."""
+    folder = tmp_path_factory.mktemp("static")
+    if request.param != ("kit",):
+        return generate(folder, **dict(zip(("manager", "quality"), request.param, strict=True)))
+    shutil.copytree(KIT / ".github", folder / ".github")
+    # Both linters look for the root of a repository.
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+def test_actionlint(repository):
+    """Actionlint and, through it, shellcheck find nothing."""
+    assert (0, "") == run("actionlint", folder=repository)
+
+
+def test_action_inputs(repository, tmp_path):
+    """The inputs that steps give to actions exist: actionlint knows them by major version only."""
+    copy = shutil.copytree(repository / ".github", tmp_path / ".github").parent
+    subprocess.run(["git", "init", "--quiet"], cwd=copy, check=True)
+    for path in copy.glob(".github/**/*.yml"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"@[0-9a-f]{40} # (v\d+)[\d.]*", r"@\1", text), encoding="utf-8")
+    assert (0, "") == run("actionlint", folder=copy)
+
+
+def test_zizmor(repository):
+    """Zizmor finds nothing, however picky."""
+    code, said = run("zizmor", "--offline", "--persona=auditor", "--quiet", ".", folder=repository)
+    assert (0, "No findings to report. Good job!") == (code, said.strip())
+
+
+@pytest.mark.parametrize(
+    ("schema", "pattern"),
+    [
+        ("vendor.github-workflows", ".github/workflows/*.yml"),
+        ("custom.github-workflows-require-timeout", ".github/workflows/*.yml"),
+        ("vendor.github-actions", ".github/actions/*/action.yml"),
+        ("vendor.dependabot", ".github/dependabot.yml"),
+        ("vendor.github-issue-forms", ".github/ISSUE_TEMPLATE/*.yml"),
+        ("vendor.compose-spec", "compose.yaml"),
+    ],
+)
+def test_schema(project, schema, pattern):
+    """Files that a service reads have the shape that it expects."""
+    paths = sorted(project.glob(pattern))
+    assert paths
+    assert (0, "ok -- validation done\n") == run(
+        "check-jsonschema", "--builtin-schema", schema, *paths, folder=project
+    )
+
+
+def test_kit_schemas():
+    """The kit's own workflows have the shape that GitHub expects."""
+    flows = sorted(KIT.glob(".github/workflows/*.yml"))
+    for schema, paths in {
+        "vendor.github-workflows": flows,
+        "custom.github-workflows-require-timeout": flows,
+        "vendor.dependabot": [KIT / ".github/dependabot.yml"],
+    }.items():
+        code, said = run("check-jsonschema", "--builtin-schema", schema, *paths, folder=KIT)
+        assert (0, "ok -- validation done\n") == (code, said)
+
+
+def test_hadolint(project):
+    """Hadolint finds nothing in the Dockerfile."""
+    assert (0, "") == run("hadolint", "Dockerfile", folder=project)
+
+
+def test_compose(project):
+    """Compose reads compose.yaml, and the service it starts has no rights."""
+    code, said = run("docker-compose", "config", "--format=json", folder=project)
+    assert 0 == code, said
+    api = json.loads(said)["services"]["api"]
+    assert "penguins:local" == api["image"]
+    assert api["read_only"] is True
+    assert ["ALL"] == api["cap_drop"]
+    assert ["no-new-privileges:true"] == api["security_opt"]
+    assert ["/tmp"] == api["tmpfs"]
+    assert [("127.0.0.1", "8000", 8000)] == [
+        (port["host_ip"], port["published"], port["target"]) for port in api["ports"]
+    ]
+
+
+@pytest.mark.parametrize("root", [TEMPLATE, KIT], ids=["template", "kit"])
+def test_shell(root):
+    """Nothing is interpolated into a shell, and no workflow knows that it is being tested."""
+    for step in steps(root):
+        assert "${{" not in step.get("run", ""), step
+    for path in root.glob(".github/**/*.yml"):
+        assert "env.ACT" not in path.read_text(encoding="utf-8")
+
+
+def test_pins():
+    """Every action is pinned to a commit with its version beside it, the same one everywhere."""
+    pins = {}
+    for root in (TEMPLATE, KIT):
+        for path in root.glob(".github/**/*.yml"):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                if "uses: " not in line or "uses: ./" in line:
+                    continue
+                found = PINNED.search(line)
+                assert found, f"{path.name}: {line.strip()}"
+                pins.setdefault(found["action"], set()).add((found["commit"], found["version"]))
+    assert {} == {action: pin for action, pin in pins.items() if len(pin) > 1}
+
+
+@pytest.mark.parametrize(
+    ("root", "expected"), [(TEMPLATE, PERMISSIONS), (KIT, KIT_PERMISSIONS)], ids=["template", "kit"]
+)
+def test_permissions(root, expected):
+    """Nothing is permitted by default, and each job gets what it needs."""
+    flows = workflows(root)
+    assert [{}] * len(flows) == [flow["permissions"] for flow in flows.values()]
+    assert expected == {
+        name: {job: part["permissions"] for job, part in flow["jobs"].items()}
+        for name, flow in flows.items()
+    }
+
+
+def test_triggers():
+    """A push to main runs CI once, as the first part of deploy.yml; all else runs ci.yml alone."""
+    flows = workflows(TEMPLATE)
+    ci, deploy = flows["ci.yml"]["on"], flows["deploy.yml"]["on"]
+    assert {"push", "pull_request", "workflow_call"} == set(ci)
+    assert {"branches-ignore": ["main"]} == ci["push"]
+    assert {"push": {"branches": ["main"]}, "workflow_dispatch": ""} == deploy
+    assert "./.github/workflows/ci.yml" == flows["deploy.yml"]["jobs"]["ci"]["uses"]
+    push = flows["deploy.yml"]["jobs"]["push"]
+    assert ("ci", None) == (push["needs"], push.get("if"))
+
+
+def test_concurrency():
+    """A newer push replaces a running check, and never a running deployment."""
+    flows = workflows(TEMPLATE)
+    assert {
+        "group": "ci-${{ github.workflow }}-${{ github.ref }}",
+        "cancel-in-progress": "${{ github.workflow == 'ci' }}",
+    } == flows["ci.yml"]["concurrency"]
+    assert {"group": "deploy", "cancel-in-progress": "false"} == flows["deploy.yml"]["concurrency"]
+
+
+@pytest.mark.parametrize("root", [TEMPLATE, KIT], ids=["template", "kit"])
+def test_gate(root):
+    """The gate waits for every other job, and runs whatever became of them."""
+    jobs = workflows(root)["ci.yml"]["jobs"]
+    needs = jobs["gate"]["needs"]
+    assert set(jobs) - {"gate"} == set([needs] if isinstance(needs, str) else needs)
+    assert "always()" == jobs["gate"]["if"]
+
+
+def test_poetry_version(project):
+    """One version of Poetry makes the locks, the environment and the image."""
+    files = [project / "Makefile", project / "Dockerfile", KIT / "Makefile"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    assert 1 == len(set(re.findall(r"(?:poetry==|POETRY_VERSION := )(\d[\d.]*)", text)))
+
+
+def test_hooks(project):
+    """Pre-commit runs the tools of `make format` and `make lint`, from the same environment."""
+    hooks = load(project / ".pre-commit-config.yaml")["repos"][0]["hooks"]
+    makefile = (project / "Makefile").read_text(encoding="utf-8")
+    tools = set(re.findall(r"\$\(RUN\)(black|flake8|isort|mypy|pylint|ruff)\b", makefile))
+    assert {f".venv/bin/{tool}" for tool in tools} == {hook["entry"].split()[0] for hook in hooks}
+
+
+def test_pre_commit(default_project):
+    """All hooks pass on a new project and change nothing."""
+    pre_commit = default_project / ".venv/bin/pre-commit"
+    run = subprocess.run(
+        [pre_commit, "run", "--all-files"], cwd=default_project, capture_output=True, text=True
+    )
+    assert 0 == run.returncode, run.stdout
+    assert 5 == run.stdout.count("Passed")
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_python(tmp_path, python):
+    """The answer `python` chooses the version of the image, the devcontainer and the main jobs."""
+    project = generate(tmp_path, python=python)
+    first = (project / "Dockerfile").read_text(encoding="utf-8").splitlines()[0]
+    container = json.loads((project / ".devcontainer/devcontainer.json").read_text("utf-8"))
+    assert f"ARG PYTHON_IMAGE=python:{python}-slim-bookworm" == first
+    assert f"mcr.microsoft.com/devcontainers/python:{python}-bookworm" == container["image"]
+    assert f"{python}\n" == (project / ".python-version").read_text("utf-8")
