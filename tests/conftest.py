@@ -15,6 +15,10 @@ from filelock import FileLock
 KIT = Path(__file__).resolve().parents[1]
 TEMPLATE = KIT / "{{cookiecutter.project}}"
 
+# The tests may run under make, whose variables would change what an inner make does and says.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
+
 
 def generate(into, **answers):
     """Generate a project offline, without questions and without the machine's own defaults."""
