@@ -42,7 +42,7 @@ def test_examples_repeat(each_road):
 
 
 @given(data=st.data())
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_order_and_batch_size_do_not_matter(road, data):
     """A row's answer is its own, whatever rows come with it."""
     rows = [example["row"] for example in road.predictor.examples]

@@ -180,7 +180,7 @@ FRAMES = data_frames(
 
 
 @given(FRAMES)
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_a_contract_accepts_what_it_was_inferred_from(frame):
     """Whatever the table, its own contract finds no violation."""
     frame = frame.assign(surely=range(0, 3 * len(frame), 3))
