@@ -259,7 +259,8 @@ def test_awkward_text_survives(tmp_path, manager):
     assert [f"# {AWKWARD['project_name']}", "", AWKWARD["description"]] == readme.splitlines()[:3]
     assert f"Copyright (c) {AWKWARD['author']}" in (project / "LICENSE").read_text().splitlines()
 
-    subprocess.run([uv.find_uv_bin(), "build", "--quiet", "--wheel"], cwd=project, check=True)
+    build = [uv.find_uv_bin(), "build", "--quiet", "--wheel", "--python", sys.executable]
+    subprocess.run(build, cwd=project, check=True)
     wheel = next((project / "dist").glob("*.whl"))
     assert "zoe_s_pinguins_o-0.1.0-py3-none-any.whl" == wheel.name
     with zipfile.ZipFile(wheel) as archive:

@@ -129,7 +129,8 @@ def test_install_test_train_and_serve(tmp_path, request, case):
     if case == "default":
         project = request.getfixturevalue("default_project")
     else:
-        version = answers["python"]
+        asked = answers["python"]
+        version = asked if asked in PYTHONS else next(iter(PYTHONS))
         project = generate(tmp_path, **answers)
         make(project, "install", PYTHON=python(version))
         installed = subprocess.run(
@@ -138,6 +139,8 @@ def test_install_test_train_and_serve(tmp_path, request, case):
         assert installed.stdout.startswith(f"Python {version}.")
     make(project, "test", "pipeline")
     assert "make: Nothing to be done" in make(project, "install", "test", "pipeline")
+    (project / "contract.json").touch()
+    assert "contract  kept by 344 rows" in make(project, "pipeline")
     package = next(path.name for path in (project / "src").iterdir() if path.suffix == "")
     check_answers(project, package)
     expected = {"?? contract.json"}
