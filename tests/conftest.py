@@ -94,6 +94,15 @@ def wait_until_ready(address, seconds=60):
             time.sleep(0.1)
 
 
+def copy_project(project, target):
+    """Copy a generated project without its history and what its commands make."""
+    made = shutil.ignore_patterns(
+        *(".venv", ".cache", ".git", ".hypothesis", ".pytest_cache", "__pycache__"),
+        *(".coverage*", "coverage.xml", "bundle", "models", "reports"),
+    )
+    return Path(shutil.copytree(project, target, ignore=made))
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory):
     """One folder for all workers of this run."""
@@ -103,7 +112,7 @@ def shared_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def default_project(shared_folder):
-    """The project of all default answers, installed and trained; copy it to change it."""
+    """The project of all default answers, installed and trained; nobody changes it."""
     with FileLock(shared_folder / "default.lock"):
         ready = shared_folder / "default-ready"
         project = shared_folder / "default/penguins"
@@ -112,6 +121,9 @@ def default_project(shared_folder):
             generate(project.parent)
             make(project, "install")
             make(project, "pipeline")
+            # Writes all bytecode, so that a worker may copy the project while another uses it.
+            collect = [project / ".venv/bin/pytest", "--collect-only", "--quiet"]
+            subprocess.run(collect, cwd=project, stdout=subprocess.DEVNULL, check=True)
             ready.touch()
     return project
 

@@ -2,12 +2,11 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
-from conftest import copy_kit, files
+from conftest import copy_kit, copy_project
 
 TEMPLATE = "{{cookiecutter.project}}"
 
@@ -178,11 +177,7 @@ def test_faults_in_the_kit_are_caught(tmp_path, fault):
 def test_faults_in_a_project_are_caught(tmp_path, default_project, fault):
     """The named test of the generated project turns red."""
     path, old, new, test = PROJECT_FAULTS[fault]
-    project = tmp_path / "penguins"
+    project = copy_project(default_project, tmp_path / "penguins")
     python = default_project / ".venv/bin/python"
-    for name in files(default_project):
-        if not name.startswith((".venv", ".cache")):
-            (project / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(default_project / name, project / name)
     sow(project, path, old, new)
     assert 1 == failures(project, python, test, PYTHONPATH=str(project / "src"))

@@ -123,20 +123,17 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_install_test_train_and_serve(tmp_path, request, case):
+def test_install_test_train_and_serve(tmp_path, case):
     """The whole road in a real project: what HTTP answers is what the pipeline answered."""
     answers = CASES[case]
-    if case == "default":
-        project = request.getfixturevalue("default_project")
-    else:
-        asked = answers["python"]
-        version = asked if asked in PYTHONS else next(iter(PYTHONS))
-        project = generate(tmp_path, **answers)
-        make(project, "install", PYTHON=python(version))
-        installed = subprocess.run(
-            [project / ".venv/bin/python", "--version"], capture_output=True, text=True, check=True
-        )
-        assert installed.stdout.startswith(f"Python {version}.")
+    asked = answers.get("python", "3.12")
+    version = asked if asked in PYTHONS else next(iter(PYTHONS))
+    project = generate(tmp_path, **answers)
+    make(project, "install", PYTHON=python(version))
+    installed = subprocess.run(
+        [project / ".venv/bin/python", "--version"], capture_output=True, text=True, check=True
+    )
+    assert installed.stdout.startswith(f"Python {version}.")
     make(project, "test", "pipeline")
     assert "make: Nothing to be done" in make(project, "install", "test", "pipeline")
     (project / "contract.json").touch()

@@ -17,7 +17,7 @@ import bcrypt
 import engine
 import pytest
 import yaml
-from conftest import environment, free_port, interpreters
+from conftest import copy_project, environment, free_port, interpreters
 
 TOOLS = Path(sys.executable).parent
 STANDINS = Path(__file__).parent / "standins"
@@ -52,8 +52,7 @@ class Runner:
     def __init__(self, folder, project):
         self.folder = folder
         self.repository = folder / "penguins"
-        left_out = shutil.ignore_patterns(".venv", ".cache", "bundle", "reports", ".git")
-        shutil.copytree(project, self.repository, ignore=left_out)
+        copy_project(project, self.repository)
         (self.repository / ".python-version").write_text(f"{MAIN}\n")
         self.venv = project / ".venv"
         self.git("init", "--quiet", "--initial-branch=main")
