@@ -1,7 +1,5 @@
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,8 +22,8 @@ def test_the_whole_road_with_the_settings_of_this_project(tmp_path, monkeypatch)
         if (PROJECT / name).exists():
             shutil.copy(PROJECT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
-    command = [sys.executable, "-m", stages.__package__, "pipeline"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    for stage in stages.STAGES.values():
+        stage(configured)
     predictor = Predictor.load(tmp_path / configured.serving.bundle)
     answers = predictor.predict([example["row"] for example in predictor.examples])
     assert [example["prediction"]["prediction"] for example in predictor.examples] == [
