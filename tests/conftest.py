@@ -1,16 +1,18 @@
 """What the tests share: generating projects, running make in them, and one that is ready to use."""
 
+import contextlib
 import os
 import shutil
-import socket
+import signal
 import subprocess
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 from cookiecutter.main import cookiecutter
 from filelock import FileLock
+
+from scripts.demo import ask, free_port
 
 KIT = Path(__file__).resolve().parents[1]
 TEMPLATE = KIT / "{{cookiecutter.project}}"
@@ -75,23 +77,32 @@ def interpreters():
     return found
 
 
-def free_port():
-    """Ask the system for a port that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def wait_until_ready(address, seconds=60):
     """Return once a server says that its model is loaded."""
     until = time.monotonic() + seconds
     while True:
         try:
-            with urllib.request.urlopen(f"{address}/health/ready", timeout=2) as answer:
-                return answer.status
+            return ask(f"{address}/health/ready")
         except OSError:
             assert time.monotonic() < until, f"{address} is not ready after {seconds} s"
             time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def served(project, package):
+    """Serve a project on a free port for a while."""
+    port = free_port()
+    server = subprocess.Popen(
+        [project / ".venv/bin/python", "-m", package, "serve"],
+        cwd=project,
+        env=environment(APP_SERVING__PORT=str(port)),
+    )
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(10)
 
 
 def copy_project(project, target):

@@ -1,14 +1,13 @@
 """The page of a generated project, in a real browser."""
 
 import json
-import os
 import shutil
-import subprocess
-import urllib.request
 
 import pytest
-from conftest import KIT, free_port, wait_until_ready
+from conftest import KIT, served
 from playwright.sync_api import sync_playwright
+
+from scripts.demo import ask
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -24,19 +23,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def service(default_project):
     """The address of the default project's service."""
-    port = free_port()
-    server = subprocess.Popen(
-        [".venv/bin/python", "-m", "penguins", "serve"],
-        cwd=default_project,
-        env={**os.environ, "APP_SERVING__PORT": str(port)},
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_ready(address)
+    with served(default_project, "penguins") as address:
         yield address
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -100,17 +88,6 @@ def predict(page):
     return page.locator("#prediction").inner_text()
 
 
-def ask(service, row):
-    """Ask the API for the same."""
-    request = urllib.request.Request(
-        f"{service}/predict",
-        json.dumps({"rows": [row]}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)["predictions"][0]
-
-
 def width(page):
     return page.evaluate("document.documentElement.scrollWidth")
 
@@ -120,7 +97,7 @@ def test_page_answers_like_the_api(request, open_page, service, examples, size):
     """A row typed in by hand gets the API's answer, shown with its probabilities, and fits."""
     page, row = open_page(size), examples[3]["row"]
     fill(page, row)
-    expected = ask(service, row)
+    expected = ask(f"{service}/predict", {"rows": [row]})["predictions"][0]
     assert expected["prediction"] == predict(page)
     shares = page.locator(".share").all_inner_texts()
     best = max(expected["probabilities"].values())

@@ -1,19 +1,17 @@
 """Generated projects are used as they are: linted on every Python, installed, tested, served."""
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
-import urllib.request
 from itertools import product
 
 import pytest
 import uv
-from conftest import environment, free_port, generate, interpreters, make, wait_until_ready
+from conftest import generate, interpreters, make, served
 from filelock import FileLock
 from test_hooks import AWKWARD
 
+from scripts.demo import ask
 from scripts.locks import combinations, lock_folder
 
 PYTHONS = interpreters()
@@ -77,31 +75,6 @@ def status(project):
     """Ask git what has changed since the project was generated."""
     words = ["git", "status", "--porcelain"]
     return subprocess.run(words, cwd=project, capture_output=True, text=True, check=True).stdout
-
-
-@contextlib.contextmanager
-def served(project, package):
-    """Serve a project on a free port for a while."""
-    port = free_port()
-    server = subprocess.Popen(
-        [project / ".venv/bin/python", "-m", package, "serve"],
-        cwd=project,
-        env=environment(APP_SERVING__PORT=str(port)),
-    )
-    try:
-        wait_until_ready(f"http://127.0.0.1:{port}")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(10)
-
-
-def ask(address, body=None):
-    """Get or post JSON."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(address, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as response:
-        return json.load(response)
 
 
 def check_answers(project, package):

@@ -101,7 +101,13 @@ def test_action_inputs(repository, tmp_path):
 def test_zizmor(repository):
     """Zizmor finds nothing, however picky."""
     code, said = run(
-        "zizmor", "--offline", "--color=never", "--persona=auditor", "--quiet", ".", folder=repository
+        "zizmor",
+        "--offline",
+        "--color=never",
+        "--persona=auditor",
+        "--quiet",
+        ".",
+        folder=repository,
     )
     assert (0, "No findings to report. Good job!") == (code, said.strip())
 

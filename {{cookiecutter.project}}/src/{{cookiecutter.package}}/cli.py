@@ -33,7 +33,11 @@ def _run(stage: str, params: Path) -> None:
     settings = _settings(params)
     from . import stages
 
-    typer.echo(f"{stage:<9} {stages.STAGES[stage](settings)}")
+    _say(stage, stages.STAGES[stage](settings))
+
+
+def _say(stage: str, outcome: str) -> None:
+    typer.echo(f"{stage:<9} {outcome}")
 
 
 @app.command()
@@ -51,7 +55,7 @@ def contract(
     settings = _settings(params)
     from . import stages
 
-    typer.echo(f"contract  {stages.agree(settings, accept)}")
+    _say("contract", stages.agree(settings, accept))
 
 
 @app.command()
@@ -85,7 +89,7 @@ def pipeline(params: Params = PARAMS) -> None:
     from . import stages
 
     for name, stage in stages.STAGES.items():
-        typer.echo(f"{name:<9} {stage(settings)}")
+        _say(name, stage(settings))
 
 
 @app.command()

@@ -1,8 +1,9 @@
 """The contract: what columns hold and what is predicted; agreed once, enforced at every border."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +50,14 @@ class Column:
     example: Any = None
     reason: str | None = None
 
+    @cached_property
+    def codes(self) -> dict[str, float]:
+        """The code of each category; of each spelling, in lower case, of a boolean column."""
+        if self.kind == "boolean":
+            false, true = self.categories
+            return {"false": 0.0, "true": 1.0, false.lower(): 0.0, true.lower(): 1.0}
+        return {category: float(code) for code, category in enumerate(self.categories)}
+
 
 @dataclass(frozen=True)
 class Target:
@@ -81,7 +90,7 @@ class Contract:
     columns: tuple[Column, ...]
     agreed: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def features(self) -> tuple[Column, ...]:
         """The columns that the model sees, in the order of its input."""
         return tuple(column for column in self.columns if column.kind != "excluded")
@@ -103,9 +112,9 @@ class Contract:
             label if isinstance(label, str) else json.dumps(label) for label in self.classes
         )
 
-    def positions(self, kinds: Iterable[Kind]) -> list[int]:
+    def positions(self, kinds: Collection[Kind]) -> list[int]:
         """Return the input positions of the features of some kinds."""
-        return [i for i, column in enumerate(self.features) if column.kind in set(kinds)]
+        return [i for i, column in enumerate(self.features) if column.kind in kinds]
 
 
 def write(contract: Contract, path: str | Path) -> None:

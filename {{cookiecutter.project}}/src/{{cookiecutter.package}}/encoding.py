@@ -43,6 +43,11 @@ def expected(column: Column) -> str:
     return EXPECTED[column.kind]
 
 
+def shortened(values: Sequence[Any], most: int = 10) -> str:
+    """List the first of some values."""
+    return ", ".join(map(str, values[:most])) + (", …" if len(values) > most else "")
+
+
 def encode_rows(
     contract: Contract, rows: Sequence[Mapping[str, Any]]
 ) -> tuple[Matrix, list[tuple[str, ...]]]:
@@ -86,9 +91,9 @@ def encode_value(column: Column, value: Any) -> float:
         raise ValueError(f"missing, expected {expected(column)}")
     match column.kind:
         case "boolean":
-            code = _boolean_codes(column).get(str(value).lower())
+            code = column.codes.get(str(value).lower())
         case "categorical":
-            code = _category_codes(column).get(value, UNSEEN) if isinstance(value, str) else None
+            code = column.codes.get(value, UNSEEN) if isinstance(value, str) else None
         case "datetime":
             code = _seconds(column, value)
         case _:
@@ -103,7 +108,7 @@ def unfamiliar(contract: Contract, row: Mapping[str, Any], encoded: Matrix) -> t
     found = []
     for column, code in zip(contract.features, encoded, strict=True):
         if column.kind == "categorical" and code == UNSEEN:
-            known = ", ".join(column.categories[:10]) + (", …" if column.categories[10:] else "")
+            known = shortened(column.categories)
             found.append(f"{column.name}: {row[column.name]!r} was not seen in training ({known})")
         elif column.kind in ("numeric", "integer") and not math.isnan(code):
             low, high = allowed_range(column)
@@ -140,13 +145,11 @@ def encode_series(column: Column, series: pd.Series[Any]) -> Matrix:
     if column.kind == "datetime":
         return _frame_seconds(column, series)
     if column.kind == "boolean":
-        codes = _boolean_codes(column)
-        values = series.astype(object).map(_lower, na_action="ignore")
-        encoded = values.map(codes)
+        encoded = series.astype(object).map(_lower, na_action="ignore").map(column.codes)
     else:
-        codes = _category_codes(column)
         values = series.astype(object)
-        encoded = values.map(codes).where(values.isin(list(codes)) | values.isna(), UNSEEN)
+        known = values.isin(list(column.codes)) | values.isna()
+        encoded = values.map(column.codes).where(known, UNSEEN)
     matrix: Matrix = encoded.to_numpy(np.float64, na_value=np.nan)
     return matrix
 
@@ -188,15 +191,6 @@ def _as_number(value: Any) -> Label:
 
 def _lower(value: Any) -> str:
     return str(value).lower()
-
-
-def _boolean_codes(column: Column) -> dict[str, float]:
-    false, true = column.categories
-    return {"false": 0.0, "true": 1.0, false.lower(): 0.0, true.lower(): 1.0}
-
-
-def _category_codes(column: Column) -> dict[str, float]:
-    return {category: float(code) for code, category in enumerate(column.categories)}
 
 
 def _number(column: Column, value: Any) -> float | None:

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from .contract import Column, Contract, Kind, Target, Task
-from .encoding import encode_series, labels
+from .encoding import encode_series, labels, shortened
 from .errors import ContractError
 from .settings import Data
-from .violations import examples, shortened
+from .violations import examples
 
 BOOLEAN_SPELLINGS = (("no", "yes"), ("false", "true"), ("n", "y"), ("f", "t"), ("off", "on"))
 DATE_FORMATS = (

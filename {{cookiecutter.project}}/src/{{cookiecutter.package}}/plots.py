@@ -37,8 +37,8 @@ def draw(
     contract : Contract
     truth : ndarray, shape (n_rows,), or None
     result : Output
-    features : ndarray, shape (n_rows, n_inputs)
-        The estimator's input, from which a clustering is mapped.
+    features : ndarray, shape (n_rows, n_inputs), or None
+        The estimator's input, needed to map a clustering.
     importance : dict
         As `evaluation.importance` returns it; empty for no such picture.
 

@@ -101,8 +101,10 @@ def evaluate(settings: Settings) -> str:
     shares: dict[str, dict[str, float]] = {}
     if truth is not None and settings.evaluation.importance_repeats:
         shares = evaluation.importance(pipeline, agreed, matrix, truth, settings.evaluation)
-    drawn = plots.draw(REPORTS, agreed, truth, result, pipeline[:-1].transform(matrix), shares)
-    base = evaluation.baseline(agreed, _encoded(TRAIN, agreed)[1], truth)
+    transformed = pipeline[:-1].transform(matrix) if truth is None else None
+    drawn = plots.draw(REPORTS, agreed, truth, result, transformed, shares)
+    trained = encode_target(agreed, _table(TRAIN, "prepare"))
+    base = evaluation.baseline(agreed, trained, truth)
     _write_json({"test": metrics, "baseline": base, "importance": shares}, METRICS)
     primary = evaluation.PRIMARY[agreed.task]
     against = f" (baseline {base[primary]:.3f})" if base else ""

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .contract import Column, Contract, allowed_range
-from .encoding import UNSEEN, encode_series, encode_target, expected
+from .encoding import UNSEEN, encode_series, encode_target, expected, shortened
 
 SHOWN = 5
 
@@ -125,8 +125,3 @@ def _violation(column: str, rule: str, where: Any, found: str) -> Violation:
 def examples(series: pd.Series, where: Any) -> str:
     """Show the first few different values of some rows."""
     return ", ".join(repr(value) for value in series[where].astype(object).unique()[:3].tolist())
-
-
-def shortened(values: tuple[Any, ...]) -> str:
-    """List at most ten values."""
-    return ", ".join(map(str, values[:10])) + (", …" if values[10:] else "")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from ..contract import Column, Contract
-from ..encoding import encode_value
+from ..encoding import encode_value, shortened
 
 TYPES = {"numeric": "number", "integer": "integer", "categorical": "string", "datetime": "string"}
 MOST_CATEGORIES = 20
@@ -135,8 +135,7 @@ def _schema(column: Column) -> dict[str, Any]:
             note = f"true or {true!r}, false or {false!r}"
     elif column.kind == "categorical":
         examples = list(column.categories[:MOST_CATEGORIES])
-        more = ", …" if column.categories[MOST_CATEGORIES:] else ""
-        note = f"Seen in training: {', '.join(examples)}{more}"
+        note = f"Seen in training: {shortened(column.categories, MOST_CATEGORIES)}"
     elif column.minimum is not None:
         note = f"{column.minimum} to {column.maximum} in training"
     if column.kind == "datetime":
