@@ -34,7 +34,7 @@ demo: .venv/.installed ## Generate into ./demo, train, serve and ask for one pre
 	@$(RUN)python scripts/demo.py
 
 bench: .venv/.installed ## Measure, into benchmarks/RESULTS.md
-	@$(RUN)python benchmarks/run.py
+	@$(RUN)python -m benchmarks.run
 
 clean: ## Remove everything that make can make again
 	rm -rf .venv .poetry .cache .pytest_cache demo

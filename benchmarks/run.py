@@ -14,11 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 
-KIT = Path(__file__).resolve().parents[1]
+from scripts.demo import KIT, ask, environment
+
 PEERS = KIT / ".cache/peers"
 PEERS_PINNED = KIT / "benchmarks/peers.txt"
 RESULTS = KIT / "benchmarks/RESULTS.md"
@@ -28,8 +28,8 @@ QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 def run(*words, cwd=None, **extra):
     """Run a command, quietly; stop with its name where it fails."""
-    environment = {**os.environ, "DO_NOT_TRACK": "1", **extra}
-    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True)
+    own = environment(DO_NOT_TRACK="1", **extra)
+    done = subprocess.run(words, cwd=cwd, env=own, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, words))} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout
@@ -89,19 +89,15 @@ def interleaved(calls, rounds=ROUNDS):
 def first_prediction(image, row):
     """Start a container and take the time until it has answered one prediction."""
     name = f"bench-{os.getpid()}"
-    body = json.dumps({"rows": [row]}).encode()
     words = ["--rm", "--detach", "--name", name, "--read-only", "--cap-drop", "ALL"]
     start = time.perf_counter()
     run("docker", "run", *words, "--publish", "127.0.0.1::8000", image)
     try:
         address = run("docker", "port", name, "8000").strip().splitlines()[0]
-        request = urllib.request.Request(
-            f"http://{address}/predict", body, {"content-type": "application/json"}
-        )
         while time.perf_counter() - start < 60:
             try:
-                with urllib.request.urlopen(request, timeout=5):
-                    return time.perf_counter() - start
+                ask(f"http://{address}/predict", {"rows": [row]})
+                return time.perf_counter() - start
             except OSError:
                 time.sleep(0.02)
         sys.exit("the container did not answer within a minute")
@@ -161,8 +157,6 @@ def machine():
 def main():
     """Measure and write the page."""
     install_peers()
-    poetry = KIT / ".poetry/bin/poetry"
-    os.environ.setdefault("POETRY", str(poetry) if poetry.exists() else "")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate = generators(folder)

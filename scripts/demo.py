@@ -31,11 +31,24 @@ def generate():
     )
 
 
+def environment(**extra):
+    """Copy the environment, with the kit's Poetry, so that projects do not install their own."""
+    poetry = KIT / ".poetry/bin/poetry"
+    shared = {"POETRY": str(poetry)} if poetry.exists() else {}
+    return {**shared, **os.environ, **extra}
+
+
 def free_port():
     """Ask the system for a port that nobody uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def make(goal):
+    """Run make in the project, and show what it says."""
+    words = ["make", "--no-print-directory", goal]
+    subprocess.run(words, cwd=PROJECT, env=environment(), check=True)
 
 
 def ask(address, body=None):
@@ -59,27 +72,20 @@ def wait_until_ready(server, address):
 
 def main():
     """Walk the road from the questions to one prediction."""
-    poetry = KIT / ".poetry/bin/poetry"
-    environment = {"POETRY": str(poetry), **os.environ} if poetry.exists() else {**os.environ}
     print("1. Generate demo/penguins", flush=True)
     generate()
     print("2. Install what its lock names", flush=True)
-    subprocess.run(
-        ["make", "--no-print-directory", "install"], cwd=PROJECT, env=environment, check=True
-    )
+    make("install")
     print("3. Train on its data", flush=True)
-    subprocess.run(
-        ["make", "--no-print-directory", "pipeline"], cwd=PROJECT, env=environment, check=True
-    )
+    make("pipeline")
 
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     print(f"4. Serve on {address} and ask", flush=True)
-    serving = {**environment, "APP_SERVING__PORT": str(port)}
     server = subprocess.Popen(
         ["make", "serve"],
         cwd=PROJECT,
-        env=serving,
+        env=environment(APP_SERVING__PORT=str(port)),
         stdout=LOG.open("w"),
         stderr=subprocess.STDOUT,
         start_new_session=True,

@@ -12,9 +12,8 @@ import pytest
 from cookiecutter.main import cookiecutter
 from filelock import FileLock
 
-from scripts.demo import ask, free_port
+from scripts.demo import KIT, ask, environment, free_port
 
-KIT = Path(__file__).resolve().parents[1]
 TEMPLATE = KIT / "{{cookiecutter.project}}"
 
 # The tests may run under make, whose variables would change what an inner make does and says.
@@ -39,13 +38,6 @@ def files(project):
     paths = (path for path in project.rglob("*") if path.is_file())
     relative = (path.relative_to(project) for path in paths)
     return {path.as_posix() for path in relative if path.parts[0] != ".git"}
-
-
-def environment(**extra):
-    """Copy the environment, with the kit's Poetry, so that projects do not install their own."""
-    poetry = KIT / ".poetry/bin/poetry"
-    shared = {"POETRY": str(poetry)} if poetry.exists() else {}
-    return {**shared, **os.environ, **extra}
 
 
 def make(project, *words, **extra):

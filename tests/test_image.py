@@ -3,11 +3,12 @@
 import json
 import subprocess
 import time
-import urllib.request
 
 import engine
 import pytest
 from conftest import make, wait_until_ready
+
+from scripts.demo import ask
 
 pytestmark = [
     pytest.mark.skipif(not engine.client(), reason="no Docker engine with BuildKit"),
@@ -59,11 +60,8 @@ def test_prediction(container, default_project):
     python = default_project / ".venv/bin/python"
     said = subprocess.check_output([python, "-c", PREDICT], cwd=default_project, text=True)
     examples = json.loads((default_project / "bundle/examples.json").read_text("utf-8"))
-    body = json.dumps({"rows": [example["row"] for example in examples]}).encode()
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{container[1]}/predict", body, headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        predictions = json.load(answer)["predictions"]
+    rows = [example["row"] for example in examples]
+    predictions = ask(f"{container[1]}/predict", {"rows": rows})["predictions"]
     assert len(predictions) > 1
     assert [example["prediction"] for example in examples] == json.loads(said)
     for expected, prediction in zip(json.loads(said), predictions, strict=True):

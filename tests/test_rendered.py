@@ -7,10 +7,10 @@ import tomllib
 import pytest
 import yaml
 from conftest import KIT, files, generate
-from test_answers import QUESTIONS
 from test_hooks import AWKWARD
 
-COMBINATIONS = [(m, q) for m in QUESTIONS["manager"] for q in QUESTIONS["quality"]]
+from scripts.locks import combinations
+
 COPIED = re.compile(r"src/.*|\.github/.*|data/.*")
 LOCKS = ("poetry.lock", "requirements.txt", "requirements-dev.txt")
 
@@ -21,7 +21,7 @@ def texts(project):
     return {name: (project / name).read_text() for name in names}
 
 
-@pytest.fixture(scope="module", params=COMBINATIONS, ids="-".join)
+@pytest.fixture(scope="module", params=combinations(), ids="-".join)
 def project(request, tmp_path_factory):
     """An awkwardly named project of every combination."""
     manager, quality = request.param

@@ -15,9 +15,11 @@ import pytest
 import yaml
 from conftest import KIT, TEMPLATE, generate
 
+from scripts.locks import combinations
+
 TOOLS = Path(sys.executable).parent
 PINNED = re.compile(r"uses: (?P<action>[\w./-]+)@(?P<commit>[0-9a-f]{40}) # v(?P<version>[\d.]+)$")
-COMBINATIONS = [(m, q) for m in ("poetry", "venv") for q in ("black", "ruff")]
+COMBINATIONS = combinations()
 
 READ = {"contents": "read"}
 PERMISSIONS = {

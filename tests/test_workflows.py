@@ -254,7 +254,7 @@ class Registry:
         )
 
     def ask(self, path):
-        """Ask as the robot; return the status, the digest and the parsed answer."""
+        """Ask as the robot; return the digest and the parsed answer."""
         token = base64.b64encode(f"robot:{PASSWORD}".encode()).decode()
         kind = "application/vnd.docker.distribution.manifest.v2+json"
         headers = {"Authorization": f"Basic {token}", "Accept": kind}

@@ -7,7 +7,7 @@ import {{ cookiecutter.package }} as project
 
 ROOT = Path(project.__file__).parent
 LAYERS = [
-    {"errors"},
+    {"artifacts", "errors"},
     {"settings"},
     {"contract"},
     {"encoding"},
@@ -22,7 +22,16 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
-SERVING = ["errors", "settings", "contract", "encoding", "bundle", "inference", "serving"]
+SERVING = [
+    "artifacts",
+    "errors",
+    "settings",
+    "contract",
+    "encoding",
+    "bundle",
+    "inference",
+    "serving",
+]
 FOR_TRAINING = {"charset_normalizer", "matplotlib", "pandas", "pyarrow", "tqdm"}
 
 

@@ -17,6 +17,7 @@ import skops.io
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from . import contract as contracts
+from .artifacts import sha256, write_json
 from .contract import Contract
 from .errors import BundleError, ContractError
 
@@ -87,12 +88,12 @@ def write(
     fresh.mkdir(parents=True)
     shutil.copyfile(model, fresh / MODEL)
     contracts.write(contract, fresh / CONTRACT)
-    _dump(reference, fresh / REFERENCE)
-    _dump(examples, fresh / EXAMPLES)
-    hashes = {name: _sha256(fresh / name) for name in SEALED}
+    write_json(reference, fresh / REFERENCE)
+    write_json(examples, fresh / EXAMPLES)
+    hashes = {name: sha256(fresh / name) for name in SEALED}
     version = hashlib.sha256((hashes[MODEL] + hashes[CONTRACT]).encode()).hexdigest()[:12]
     card = {"name": card["name"], "version": version, **card, "files": hashes}
-    _dump(card, fresh / CARD)
+    write_json(card, fresh / CARD)
     if path.exists():
         os.rename(path, old)
     os.rename(fresh, path)
@@ -116,8 +117,8 @@ def read(path: Path) -> tuple[Contract, Any, dict[str, Any], list[dict[str, Any]
         raise BundleError(f"no bundle in {path}: run `make pipeline`, or set serving.bundle")
     try:
         card = json.loads((path / CARD).read_text(encoding="utf-8"))
-        for name, sha256 in card["files"].items():
-            if _sha256(path / name) != sha256:
+        for name, sealed in card["files"].items():
+            if sha256(path / name) != sealed:
                 raise BundleError(f"{path / name} was altered after the bundle was written")
         examples = json.loads((path / EXAMPLES).read_text(encoding="utf-8"))
         contract = contracts.read(path / CONTRACT)
@@ -131,12 +132,3 @@ def read(path: Path) -> tuple[Contract, Any, dict[str, Any], list[dict[str, Any]
             f"bundle {path} was made with scikit-learn {made}, here is {here}: retrain"
         )
     return contract, load_model(path / MODEL), card, examples
-
-
-def _dump(content: Any, path: Path) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from .artifacts import write_json
 from .errors import ContractError
 
 Kind = Literal["numeric", "integer", "boolean", "categorical", "datetime", "excluded"]
@@ -105,7 +106,7 @@ class Contract:
         """The classes of a classification; empty for other tasks."""
         return self.target.classes if self.target else ()
 
-    @property
+    @cached_property
     def class_names(self) -> tuple[str, ...]:
         """The classes as JSON keys and headings: numbers and booleans as JSON spells them."""
         return tuple(
@@ -123,8 +124,7 @@ def write(contract: Contract, path: str | Path) -> None:
     content["columns"] = [_without_defaults(column) for column in content["columns"]]
     if content["target"]:
         content["target"] = _without_defaults(content["target"])
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    write_json(content, Path(path))
 
 
 def read(path: str | Path) -> Contract:

@@ -1,8 +1,6 @@
 """Sources: read a table, take its snapshot, split it."""
 
 import csv
-import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pyarrow.parquet as pq
 from charset_normalizer import from_bytes
 from sklearn.model_selection import train_test_split
 
+from .artifacts import sha256, write_json
 from .contract import Contract
 from .encoding import encode_target
 from .errors import ContractError, DataError
@@ -87,9 +86,9 @@ def write_snapshot(frame: pd.DataFrame, path: Path, source: Path) -> dict[str, A
         "source": source.as_posix(),
         "rows": len(frame),
         "columns": len(frame.columns),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": sha256(path),
     }
-    path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_json(facts, path.with_suffix(".json"))
     return facts
 
 

@@ -145,7 +145,7 @@ def build_preprocessor(contract: Contract, settings: Preprocessing) -> ColumnTra
             make_pipeline(DateParts(settings.date_parts), fill_number, scale),
             dates if settings.date_parts else [],
         ),
-        ("booleans", make_pipeline(fill_category), contract.positions(["boolean"])),
+        ("booleans", fill_category, contract.positions(["boolean"])),
         ("categories", make_pipeline(fill_category, encode), categories),
     ]
     return ColumnTransformer([step for step in steps if step[2]], sparse_threshold=0)

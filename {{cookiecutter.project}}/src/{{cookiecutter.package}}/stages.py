@@ -14,10 +14,11 @@ import sklearn
 import skops
 
 from . import bundle, contract, data, evaluation, inspection, plots, training, violations
+from .artifacts import write_json
 from .contract import Contract, Kind
-from .encoding import Matrix, encode_frame, encode_rows, encode_target
+from .encoding import Matrix, encode_frame, encode_target
 from .errors import ContractError, DataError
-from .inference import output, predictions
+from .inference import Predictor
 from .settings import Settings
 
 SNAPSHOT = Path("data/snapshot.parquet")
@@ -85,7 +86,7 @@ def train(settings: Settings) -> str:
     name = training.estimator_name(agreed, len(matrix), settings)
     scores = training.cross_validate(agreed, matrix, target, settings)
     bundle.dump_model(training.fit(agreed, matrix, target, settings), MODEL)
-    _write_json({"estimator": name, "cross_validation": scores}, TRAINING)
+    write_json({"estimator": name, "cross_validation": scores}, TRAINING)
     if scores["mean"] is None:
         return f"{name}, too few rows to cross-validate"
     return (
@@ -105,7 +106,7 @@ def evaluate(settings: Settings) -> str:
     drawn = plots.draw(REPORTS, agreed, truth, result, transformed, shares)
     trained = encode_target(agreed, _table(TRAIN, "prepare"))
     base = evaluation.baseline(agreed, trained, truth)
-    _write_json({"test": metrics, "baseline": base, "importance": shares}, METRICS)
+    write_json({"test": metrics, "baseline": base, "importance": shares}, METRICS)
     primary = evaluation.PRIMARY[agreed.task]
     against = f" (baseline {base[primary]:.3f})" if base else ""
     pictures = ", ".join(path.name for path in drawn)
@@ -180,8 +181,7 @@ def examples(agreed: Contract, pipeline: Any, frame: pd.DataFrame) -> list[dict[
         for row in frame[[column.name for column in agreed.features]].itertuples(index=False)
     ]
     truths = frame[agreed.target.name].tolist() if agreed.target else [None] * len(rows)
-    matrix, warnings = encode_rows(agreed, rows)
-    answers = predictions(agreed, output(pipeline, agreed, matrix), warnings)
+    answers = Predictor(agreed, pipeline, {}, []).predict(rows)
     return [
         {"row": row, "truth": truth, "prediction": asdict(answer)}
         for row, truth, answer in zip(rows, truths, answers, strict=True)
@@ -224,11 +224,6 @@ def _read_json(path: Path) -> Any:
     if not path.is_file():
         raise DataError(f"{path} not found: run the earlier steps first, or the whole pipeline")
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write_json(content: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def git_commit() -> str | None:

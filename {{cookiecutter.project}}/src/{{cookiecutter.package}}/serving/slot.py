@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ class Served:
     request: type[BaseModel]
     answer: type[BaseModel]
 
-    @property
+    @cached_property
     def model(self) -> schemas.Model:
         """The name and version that stand beside each answer."""
         return schemas.Model(
