@@ -58,7 +58,7 @@ def lock_with_poetry(folder):
 
 
 def lock_with_uv(folder):
-    """Write requirements-dev.txt (all groups) and from the same pins requirements.txt."""
+    """Write requirements-dev.txt (all groups), and from the same pins what an image installs."""
     mark = f"# {fingerprint((folder / 'pyproject.toml').read_text())}\n"
     compile_pins = [
         uv.find_uv_bin(),
@@ -71,9 +71,10 @@ def lock_with_uv(folder):
     compile_pins += ["--no-header", "--no-annotate", "--python-version", "3.11", "pyproject.toml"]
     everything = ["--group", "train", "--group", "dev", "--output-file", "requirements-dev.txt"]
     serving = ["--constraint", "requirements-dev.txt", "--output-file", "requirements.txt"]
-    for words in (everything, serving):
+    sklearn = ["--group", "sklearn", *serving[:3], "requirements-sklearn.txt"]
+    for words in (everything, serving, sklearn):
         subprocess.run([*compile_pins, *words], cwd=folder, check=True)
-    for name in ("requirements-dev.txt", "requirements.txt"):
+    for name in ("requirements-dev.txt", "requirements.txt", "requirements-sklearn.txt"):
         pins = folder / name
         pins.write_text(mark + pins.read_text())
 

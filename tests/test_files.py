@@ -16,7 +16,7 @@ EVERY = """
 """
 ADDED = {
     ("manager", "poetry"): "poetry.lock poetry.toml",
-    ("manager", "venv"): "requirements.txt requirements-dev.txt",
+    ("manager", "venv"): "requirements.txt requirements-sklearn.txt requirements-dev.txt",
     ("quality", "black"): ".flake8",
 }
 CODE = ("src/penguins/", "tests/")

@@ -14,7 +14,7 @@ TABLE = 'name,größe,city\nAnna,1.5,Zürich\nBen,2.5,"Genève, Ville"\nCleo,3.5
 
 
 def read(path, **values):
-    return sources.read(path, Data(source=path, **values))
+    return sources.read(path, Data(source=str(path), **values))
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -63,7 +63,7 @@ def test_pieces_are_the_whole(tmp_path, garden, name):
     path = tmp_path / name
     write = {".parquet": garden.to_parquet, ".csv": garden.to_csv}[path.suffix]
     write(path, index=False)
-    pieces = list(sources.read_chunks(path, Data(source=path), 100))
+    pieces = list(sources.read_chunks(path, Data(source=str(path)), 100))
     assert [100, 100, 40] == [len(piece) for piece in pieces]
     pd.testing.assert_frame_equal(read(path), pd.concat(pieces, ignore_index=True))
 

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +11,7 @@ from {{ cookiecutter.package }}.settings import Data
 
 
 def data(target=None, **values):
-    return Data(source=Path("garden.csv"), target=target, **values)
+    return Data(source="garden.csv", target=target, **values)
 
 
 def inferred(values, name="x"):

@@ -41,3 +41,15 @@ class ServingError(ProjectError):
     """The service cannot start."""
 
     exit_code = 8
+
+
+class RegistryError(ProjectError):
+    """MLflow's store cannot be reached, or holds no such run, model or alias."""
+
+    exit_code = 9
+
+
+class GateError(ProjectError):
+    """A challenger was refused; the champion stays."""
+
+    exit_code = 10

@@ -113,6 +113,10 @@ class Predictor:
         """Load a bundle directory; raise BundleError where it is incomplete or altered."""
         return cls(*bundle.read(Path(path)))
 
+    def output(self, matrix: Matrix) -> Output:
+        """Answer encoded rows, shape (n_rows, n_features), in the order of the contract."""
+        return output(self.pipeline, self.contract, matrix)
+
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[Prediction]:
         """Predict rows.
 
@@ -135,7 +139,7 @@ class Predictor:
         if not rows:
             return []
         matrix, warnings = encode_rows(self.contract, rows)
-        return predictions(self.contract, output(self.pipeline, self.contract, matrix), warnings)
+        return predictions(self.contract, self.output(matrix), warnings)
 
 
 def predictions(

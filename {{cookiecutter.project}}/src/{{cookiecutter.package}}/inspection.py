@@ -66,7 +66,7 @@ def infer(frame: pd.DataFrame, data: Data) -> Contract:
 def agreement(data: Data) -> dict[str, Any]:
     """Return the settings under which a contract holds; others need another contract."""
     return {
-        "source": data.source.as_posix(),
+        "source": data.source,
         "target": data.target,
         "task": data.task,
         "exclude": list(data.exclude),

@@ -37,12 +37,14 @@ class Project(Section):
 class Data(Section):
     """Where the rows come from and what is to be predicted."""
 
-    source: Path
+    source: str
     target: str | None = None
     task: Literal["auto", "classification", "regression", "clustering"] = "auto"
     exclude: tuple[str, ...] = ()
     delimiter: str | None = None
     encoding: str | None = None
+    decimal: Literal[".", ","] | None = None
+    time: str | None = None
     test_share: float = Field(default=0.25, gt=0, lt=1)
     seed: int = 0
 
@@ -59,6 +61,14 @@ class Preprocessing(Section):
     scale: Literal["standard", "robust", "minmax", "none"] = "standard"
 
 
+class Search(Section):
+    """How long to look for the best estimator and preprocessing; not at all without trials."""
+
+    trials: int = Field(default=0, ge=0)
+    minutes: float = Field(default=0, ge=0)
+    estimators: tuple[str, ...] = ()
+
+
 class Training(Section):
     """The estimator and how it is validated."""
 
@@ -67,6 +77,7 @@ class Training(Section):
     components: int = Field(default=0, ge=0)
     folds: int = Field(default=5, ge=2)
     seed: int = 0
+    search: Search = Search()
 
 
 class Evaluation(Section):
@@ -74,6 +85,25 @@ class Evaluation(Section):
 
     importance_repeats: int = Field(default=5, ge=0)
     importance_rows: int = Field(default=2000, ge=1)
+
+
+class Tracking(Section):
+    """Where runs and models are kept: MLflow's store, and the registered model's name."""
+
+    uri: str = "sqlite:///mlflow.db"
+    model: str = "model"
+
+
+class Gate(Section):
+    """What a challenger has to show before it becomes the champion."""
+
+    margin: float = Field(default=0.0, ge=0)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    resamples: int = Field(default=2000, ge=100)
+    floors: dict[str, float] = {}
+    slice_rows: int = Field(default=30, ge=1)
+    slice_loss: float = Field(default=0.05, ge=0)
+    latency_ms: float = Field(default=100, gt=0)
 
 
 class Serving(Section):
@@ -101,6 +131,8 @@ class Settings(BaseSettings):
     preprocessing: Preprocessing = Preprocessing()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
+    gate: Gate = Gate()
     serving: Serving = Serving()
 
     @classmethod

@@ -32,8 +32,8 @@ EXAMPLES = 8
 
 def snapshot(settings: Settings) -> str:
     """Read the source and keep what was read."""
-    frame = data.read(settings.data.source, settings.data)
-    facts = data.write_snapshot(frame, SNAPSHOT, settings.data.source)
+    frame = data.read(Path(settings.data.source), settings.data)
+    facts = data.write_snapshot(frame, SNAPSHOT, Path(settings.data.source))
     return f"{facts['rows']:,} rows, {facts['columns']} columns of {facts['source']}"
 
 
