@@ -1,53 +1,20 @@
-"""Measure what users wait for, beside peers, and write RESULTS.md: `make bench`.
-
-Every round runs all commands one after the other, so that a slow minute of the machine meets all
-of them; the table has medians. Peers are other generators that work offline, pinned in peers.txt
-and installed into an environment of their own.
-"""
+"""Measure what users of a generated project wait for, beside other generators: `make bench`."""
 
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-from scripts.demo import KIT, ask, environment
+from benchmarks.measure import ROUNDS, install_peers, interleaved, run, seconds, table, write
+from scripts.demo import KIT, ask
 
-PEERS = KIT / ".cache/peers"
-PEERS_PINNED = KIT / "benchmarks/peers.txt"
-RESULTS = KIT / "benchmarks/RESULTS.md"
-ROUNDS = 5
+PEERS = KIT / ".cache/generators"
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-
-
-def run(*words, cwd=None, **extra):
-    """Run a command, quietly; stop with its name where it fails."""
-    own = environment(DO_NOT_TRACK="1", **extra)
-    done = subprocess.run(words, cwd=cwd, env=own, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(map(str, words))} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.stdout
-
-
-def seconds(call):
-    """Take the time of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def install_peers():
-    """Install the pinned peers once."""
-    if not (PEERS / "bin/kedro").exists():
-        run(KIT / ".venv/bin/uv", "venv", "--clear", PEERS)
-        wanted = ["--requirement", PEERS_PINNED]
-        run(KIT / ".venv/bin/uv", "pip", "install", "--python", PEERS / "bin/python", *wanted)
 
 
 def generators(folder):
@@ -75,15 +42,6 @@ def helps(project):
         "kedro --help": lambda: run(PEERS / "bin/kedro", "--help"),
         "putup --help": lambda: run(PEERS / "bin/putup", "--help"),
     }
-
-
-def interleaved(calls, rounds=ROUNDS):
-    """Measure all calls in turn, and give back the median of each."""
-    taken = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            taken[name].append(seconds(call))
-    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def first_prediction(image, row):
@@ -124,39 +82,9 @@ def test_again(project):
     run("make", "test", cwd=project)
 
 
-def table(title, target, medians):
-    """Lay one measurement out, the first row being ours."""
-    own = next(iter(medians.values()))
-    rows = [f"| {name} | {value:.2f} | {value / own:.1f} |" for name, value in medians.items()]
-    return [
-        f"### {title}",
-        "",
-        f"Wanted: {target}.",
-        "",
-        "| | s | ratio |",
-        "|---|---|---|",
-        *rows,
-        "",
-    ]
-
-
-def machine():
-    """Say what was measured on."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {platform.platform()}"
-
-
 def main():
     """Measure and write the page."""
-    install_peers()
+    install_peers("generators")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate = generators(folder)
@@ -188,12 +116,6 @@ def main():
         versions = run(project / ".venv/bin/python", "-c", VERSIONS)
         python = run(project / ".venv/bin/python", "--version").split()[1]
     lines = [
-        "# Measured",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, Python {python}.",
-        f"Medians of {ROUNDS} interleaved rounds. Written by `make bench`.",
-        f"Versions: {versions.strip()}; peers: {', '.join(PEERS_PINNED.read_text().split())}.",
-        "",
         *table("Generate a project, no network", "at most 1.0 s", generated),
         *table("Help of the command line", "at most 0.3 s", shown),
         *table("Train on the default data", "at most 15 s", pipeline),
@@ -211,8 +133,9 @@ def main():
             f"| container's start to the first prediction | {wait:.2f} s | at most 3 s |",
             "",
         ]
-    RESULTS.write_text("\n".join(lines), encoding="utf-8")
-    print(RESULTS.read_text(encoding="utf-8"))
+    peers = ", ".join((KIT / "benchmarks/generators.txt").read_text().split())
+    about = f"Python {python}, {versions.strip()}; peers: {peers}. Medians of {ROUNDS} rounds."
+    write("bench", about, lines)
 
 
 VERSIONS = """

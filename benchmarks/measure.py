@@ -1,0 +1,105 @@
+"""What all benchmarks share: running, timing in turn, peers of their own, and the page of results.
+
+Every round runs all candidates one after the other, so that a slow minute of the machine meets all
+of them; tables have medians. Each benchmark writes its own section of RESULTS.md.
+"""
+
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from scripts.demo import KIT, environment
+
+RESULTS = KIT / "benchmarks/RESULTS.md"
+ROUNDS = 5
+
+
+def run(*words, cwd=None, **extra):
+    """Run a command, quietly; stop with its name where it fails."""
+    own = environment(DO_NOT_TRACK="1", **extra)
+    done = subprocess.run(words, cwd=cwd, env=own, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, words))} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def seconds(call):
+    """Take the time of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def install_peers(name):
+    """Install the peers pinned in <name>.txt once, into an environment of their own; return it."""
+    pinned, peers = KIT / f"benchmarks/{name}.txt", KIT / f".cache/{name}"
+    done = peers / "installed.txt"
+    if not done.exists() or done.read_text() != pinned.read_text():
+        run(KIT / ".venv/bin/uv", "venv", "--clear", "--python", sys.executable, peers)
+        wanted = ["--requirement", pinned]
+        run(KIT / ".venv/bin/uv", "pip", "install", "--python", peers / "bin/python", *wanted)
+        done.write_text(pinned.read_text())
+    return peers
+
+
+def interleaved(calls, rounds=ROUNDS):
+    """Measure all calls in turn, and give back the median of each."""
+    taken = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            taken[name].append(seconds(call))
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def table(title, target, medians):
+    """Lay one measurement out, the first row being ours."""
+    own = next(iter(medians.values()))
+    rows = [f"| {name} | {value:.2f} | {value / own:.1f} |" for name, value in medians.items()]
+    return [
+        f"### {title}",
+        "",
+        f"Wanted: {target}.",
+        "",
+        "| | s | ratio |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def machine():
+    """Say what was measured on."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {platform.platform()}"
+
+
+def write(command, versions, lines):
+    """Replace one command's section of RESULTS.md, or add it; the others stay."""
+    title = f"## `make {command}`"
+    section = [
+        title,
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}. {versions}",
+        "",
+        *lines,
+    ]
+    page = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Measured\n"
+    head, *others = re.split(r"^(?=## )", page, flags=re.MULTILINE)
+    kept = [other for other in others if not other.startswith(title + "\n")]
+    sections = sorted([*kept, "\n".join(section).rstrip() + "\n\n"])
+    RESULTS.write_text(head.rstrip() + "\n\n" + "".join(sections).rstrip() + "\n", encoding="utf-8")
+    print("\n".join(section))
