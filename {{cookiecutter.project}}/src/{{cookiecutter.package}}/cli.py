@@ -41,6 +41,15 @@ def _say(stage: str, outcome: str) -> None:
 
 
 @app.command()
+def check(params: Params = PARAMS) -> None:
+    """Check what DVC could not: the settings, and that it can record them."""
+    settings = _settings(params)
+    from .settings import require_recordable
+
+    require_recordable(settings)
+
+
+@app.command()
 def snapshot(params: Params = PARAMS) -> None:
     """Read the source and keep it as data/snapshot.parquet."""
     _run("snapshot", params)
