@@ -29,7 +29,7 @@ def matrix(first):
 
 def test_perfect_classifier():
     """All right is 1 in every metric."""
-    metrics, result = evaluation.evaluate(Oracle(), BINARY, matrix(TRUTH), TRUTH)
+    metrics, result, _ = evaluation.evaluate(Oracle(), BINARY, matrix(TRUTH), TRUTH)
     assert [False, True, True, False, True] == result.labels.tolist()
     for name in ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc"):
         assert 1.0 == metrics[name]
@@ -39,7 +39,7 @@ def test_perfect_classifier():
 def test_one_mistake():
     """One of three positives missed: two thirds of their recall."""
     guess = np.array([0.0, 1, 1, 0, 0.25])
-    metrics, _ = evaluation.evaluate(Oracle(), BINARY, matrix(guess), TRUTH)
+    metrics, _, _ = evaluation.evaluate(Oracle(), BINARY, matrix(guess), TRUTH)
     assert 0.8 == metrics["accuracy"]
     assert pytest.approx(2 / 3) == metrics["recall"]["true"]
     assert pytest.approx(5 / 6) == metrics["balanced_accuracy"]
@@ -47,7 +47,7 @@ def test_one_mistake():
 
 def test_class_without_test_rows():
     """A class that is not among the test rows has no recall, and there is no AUC."""
-    metrics, _ = evaluation.evaluate(Oracle(), BINARY, matrix(np.ones(3)), np.ones(3))
+    metrics, _, _ = evaluation.evaluate(Oracle(), BINARY, matrix(np.ones(3)), np.ones(3))
     assert {"true": 1.0} == metrics["recall"]
     assert "roc_auc" not in metrics
 
@@ -55,7 +55,7 @@ def test_class_without_test_rows():
 def test_regression_errors():
     """Off by one everywhere."""
     truth = np.array([1.0, 2, 3])
-    metrics, _ = evaluation.evaluate(Oracle(), REGRESSION, matrix(truth + 1), truth)
+    metrics, _, _ = evaluation.evaluate(Oracle(), REGRESSION, matrix(truth + 1), truth)
     assert (1.0, 1.0) == (metrics["mean_absolute_error"], metrics["root_mean_squared_error"])
     assert pytest.approx(-0.5) == metrics["r2"]
 

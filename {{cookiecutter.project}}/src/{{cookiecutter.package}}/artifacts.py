@@ -1,7 +1,9 @@
-"""Files that the stages leave: JSON that a person can read, and the hash a file is known by."""
+"""Files that the stages leave: JSON and CSV that a person can read, and a file's hash."""
 
+import csv
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,15 @@ def write_json(content: Any, path: Path) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_csv(header: Sequence[str], rows: Iterable[Sequence[Any]], path: Path) -> None:
+    """Write a small table, such as `dvc plots` draws; numbers keep all their digits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def sha256(path: Path) -> str:

@@ -185,6 +185,31 @@ def labels(series: pd.Series[Any]) -> pd.Series[Any]:
             return series.astype(object).map(str, na_action="ignore")
 
 
+def plain_rows(contract: Contract, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the features of a table as a client sends them: rows by name, of JSON's types."""
+    names = [column.name for column in contract.features]
+    return [
+        {
+            column.name: _plain(column, value)
+            for column, value in zip(contract.features, row, strict=True)
+        }
+        for row in frame[names].itertuples(index=False)
+    ]
+
+
+def _plain(column: Column, value: Any) -> Any:
+    """Return a value as JSON carries it; whole numbers that pandas made float become int again."""
+    import pandas as pd
+
+    if pd.isna(value):
+        return None
+    if column.kind == "integer" and float(value).is_integer():
+        return int(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _as_number(value: Any) -> Label:
     return int(value) if float(value).is_integer() else float(value)
 

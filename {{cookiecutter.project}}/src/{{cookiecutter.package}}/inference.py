@@ -51,9 +51,10 @@ def output(pipeline: Any, contract: Contract, matrix: Matrix) -> Output:
     Parameters
     ----------
     pipeline : sklearn Pipeline
+        Of a clustering also its last step alone.
     contract : Contract
     matrix : ndarray, shape (n_rows, n_features)
-        As `encoding` makes it.
+        As `encoding` makes it; as the last step sees it where that comes alone.
 
     Returns
     -------
@@ -70,8 +71,15 @@ def output(pipeline: Any, contract: Contract, matrix: Matrix) -> Output:
     return Output(classes[probabilities.argmax(axis=1)], probabilities)
 
 
+def seen(pipeline: Any, matrix: Matrix) -> Matrix:
+    """Return encoded rows as the estimator of a pipeline sees them, (n_rows, n_inputs)."""
+    features: Matrix = pipeline[:-1].transform(matrix)
+    return features
+
+
 def _grouped(pipeline: Any, matrix: Matrix) -> Output:
-    features, estimator = pipeline[:-1].transform(matrix), pipeline[-1]
+    whole = hasattr(pipeline, "steps")
+    features, estimator = (seen(pipeline, matrix), pipeline[-1]) if whole else (matrix, pipeline)
     if hasattr(estimator, "score_samples"):
         # Isolation forest: scikit-learn's scores are low and its labels -1 where a row is unusual.
         outlier = (estimator.predict(features) < 0).astype(int)
@@ -116,6 +124,10 @@ class Predictor:
     def output(self, matrix: Matrix) -> Output:
         """Answer encoded rows, shape (n_rows, n_features), in the order of the contract."""
         return output(self.pipeline, self.contract, matrix)
+
+    def seen(self, matrix: Matrix) -> Matrix:
+        """Return encoded rows as the estimator sees them, shape (n_rows, n_inputs)."""
+        return seen(self.pipeline, matrix)
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[Prediction]:
         """Predict rows.

@@ -14,9 +14,9 @@ import sklearn
 import skops
 
 from . import bundle, contract, data, evaluation, inspection, plots, training, violations
-from .artifacts import write_json
-from .contract import Contract, Kind
-from .encoding import Matrix, encode_frame, encode_target
+from .artifacts import write_csv, write_json
+from .contract import Contract
+from .encoding import Matrix, encode_frame, encode_target, plain_rows
 from .errors import ContractError, DataError
 from .inference import Predictor
 from .settings import Settings
@@ -87,6 +87,7 @@ def train(settings: Settings) -> str:
     scores = training.cross_validate(agreed, matrix, target, settings)
     bundle.dump_model(training.fit(agreed, matrix, target, settings), MODEL)
     write_json({"estimator": name, "cross_validation": scores}, TRAINING)
+    write_csv(["fold", "score"], enumerate(scores["folds"], 1), REPORTS / "folds.csv")
     if scores["mean"] is None:
         return f"{name}, too few rows to cross-validate"
     return (
@@ -98,15 +99,19 @@ def evaluate(settings: Settings) -> str:
     """Measure the fitted model on the test rows and draw what it does."""
     agreed, pipeline = contract.read(CONTRACT), bundle.load_model(MODEL)
     matrix, truth = _encoded(TEST, agreed)
-    metrics, result = evaluation.evaluate(pipeline, agreed, matrix, truth)
+    metrics, result, features = evaluation.evaluate(pipeline, agreed, matrix, truth)
     shares: dict[str, dict[str, float]] = {}
     if truth is not None and settings.evaluation.importance_repeats:
         shares = evaluation.importance(pipeline, agreed, matrix, truth, settings.evaluation)
-    transformed = pipeline[:-1].transform(matrix) if truth is None else None
-    drawn = plots.draw(REPORTS, agreed, truth, result, transformed, shares)
+    drawn = plots.draw(REPORTS, agreed, truth, result, features, shares)
     trained = encode_target(agreed, _table(TRAIN, "prepare"))
     base = evaluation.baseline(agreed, trained, truth)
-    write_json({"test": metrics, "baseline": base, "importance": shares}, METRICS)
+    losses = [(column, loss["mean"]) for column, loss in shares.items()]
+    write_csv(["column", "loss"], losses, REPORTS / "importance.csv")
+    intervals = evaluation.intervals(agreed, truth, result, features)
+    write_json(
+        {"test": metrics, "intervals": intervals, "baseline": base, "importance": shares}, METRICS
+    )
     primary = evaluation.PRIMARY[agreed.task]
     against = f" (baseline {base[primary]:.3f})" if base else ""
     pictures = ", ".join(path.name for path in drawn)
@@ -173,13 +178,7 @@ def examples(agreed: Contract, pipeline: Any, frame: pd.DataFrame) -> list[dict[
         turn = frame.groupby(agreed.target.name, sort=False).cumcount()
         frame = frame.loc[turn.sort_values(kind="stable").index]
     frame = frame.head(EXAMPLES)
-    rows = [
-        {
-            column.name: _plain(column.kind, value)
-            for column, value in zip(agreed.features, row, strict=True)
-        }
-        for row in frame[[column.name for column in agreed.features]].itertuples(index=False)
-    ]
+    rows = plain_rows(agreed, frame)
     truths = frame[agreed.target.name].tolist() if agreed.target else [None] * len(rows)
     answers = Predictor(agreed, pipeline, {}, []).predict(rows)
     return [
@@ -196,17 +195,6 @@ STAGES = {
     "evaluate": evaluate,
     "package": package,
 }
-
-
-def _plain(kind: Kind, value: Any) -> Any:
-    """Return a value as JSON carries it; whole numbers that pandas made float become int again."""
-    if pd.isna(value):
-        return None
-    if kind == "integer":
-        return int(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _table(path: Path, stage: str) -> pd.DataFrame:
