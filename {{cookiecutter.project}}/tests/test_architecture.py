@@ -11,8 +11,10 @@ LAYERS = [
     {"settings"},
     {"contract"},
     {"encoding"},
-    {"violations", "preprocessing", "bundle", "bootstrap", "compatibility"},
-    {"inspection", "data", "inference", "comparison"},
+    {"violations", "features", "graphs", "bootstrap", "compatibility"},
+    {"plan", "preprocessing", "comparison"},
+    {"bundle", "inspection", "data", "compilation"},
+    {"inference"},
     {"evaluation", "batch"},
     {"training", "plots", "gate"},
     {"stages", "serving"},
@@ -28,11 +30,23 @@ SERVING = [
     "settings",
     "contract",
     "encoding",
+    "features",
+    "plan",
     "bundle",
     "inference",
     "serving",
 ]
-FOR_TRAINING = {"charset_normalizer", "matplotlib", "pandas", "pyarrow", "tqdm"}
+FOR_TRAINING = {
+    "charset_normalizer",
+    "matplotlib",
+    "onnx",
+    "pandas",
+    "pyarrow",
+    "skl2onnx",
+    "sklearn",
+    "skops",
+    "tqdm",
+}
 
 
 def imported(path):

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from . import bootstrap
 from .contract import Contract
 from .encoding import Matrix
-from .inference import Output, output, seen
+from .inference import Output, output
 from .settings import Evaluation
 
 _CLASSES = ("balanced_accuracy", "accuracy", "f1_macro", "log_loss", "roc_auc")
@@ -58,7 +58,7 @@ def evaluate(
     """
     features = None
     if contract.task == "clustering":
-        features = seen(pipeline, matrix)
+        features = pipeline[:-1].transform(matrix)
         result = output(pipeline[-1], contract, features)
     else:
         result = output(pipeline, contract, matrix)
