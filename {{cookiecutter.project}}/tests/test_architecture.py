@@ -7,14 +7,14 @@ import {{ cookiecutter.package }} as project
 
 ROOT = Path(project.__file__).parent
 LAYERS = [
-    {"artifacts", "errors"},
-    {"settings"},
+    {"errors"},
+    {"artifacts", "settings"},
     {"contract"},
     {"encoding"},
     {"violations", "preprocessing", "bundle"},
     {"inspection", "data", "inference"},
-    {"evaluation", "batch"},
-    {"training", "plots"},
+    {"evaluation", "batch", "flavor", "gate", "registry"},
+    {"training", "plots", "release"},
     {"stages", "serving"},
     {"cli"},
     {"__main__"},

@@ -1,6 +1,5 @@
 """The stages of the road; each reads files, writes files, and says in a line what came out."""
 
-import json
 import platform
 import subprocess
 from dataclasses import asdict
@@ -14,19 +13,24 @@ import sklearn
 import skops
 
 from . import bundle, contract, data, evaluation, inspection, plots, training, violations
-from .artifacts import write_json
+from .artifacts import (
+    CONTRACT,
+    METRICS,
+    MODEL,
+    REPORTS,
+    SNAPSHOT,
+    TEST,
+    TRAIN,
+    TRAINING,
+    read_json,
+    write_json,
+)
 from .contract import Contract, Kind
 from .encoding import Matrix, encode_frame, encode_target
 from .errors import ContractError, DataError
 from .inference import Predictor
 from .settings import Settings
 
-SNAPSHOT = Path("data/snapshot.parquet")
-TRAIN, TEST = Path("data/train.parquet"), Path("data/test.parquet")
-CONTRACT = Path("contract.json")
-MODEL, TRAINING = Path("models/model.skops"), Path("models/training.json")
-REPORTS = Path("reports")
-METRICS = REPORTS / "metrics.json"
 EXAMPLES = 8
 
 
@@ -116,8 +120,8 @@ def evaluate(settings: Settings) -> str:
 def package(settings: Settings) -> str:
     """Put model, contract and card together into the bundle that serving loads."""
     agreed, pipeline = contract.read(CONTRACT), bundle.load_model(MODEL)
-    facts, trained = _read_json(SNAPSHOT.with_suffix(".json")), _read_json(TRAINING)
-    measured = _read_json(METRICS)
+    facts, trained = read_json(SNAPSHOT.with_suffix(".json")), read_json(TRAINING)
+    measured = read_json(METRICS)
     train_rows, test_rows = _table(TRAIN, "prepare"), _table(TEST, "prepare")
     card = {
         "name": settings.project.name,
@@ -218,12 +222,6 @@ def _table(path: Path, stage: str) -> pd.DataFrame:
 def _encoded(path: Path, agreed: Contract) -> tuple[Matrix, Matrix | None]:
     frame = _table(path, "prepare")
     return encode_frame(agreed, frame), encode_target(agreed, frame)
-
-
-def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        raise DataError(f"{path} not found: run the earlier steps first, or the whole pipeline")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def git_commit() -> str | None:
