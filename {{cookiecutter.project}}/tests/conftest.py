@@ -12,6 +12,7 @@ from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.settings import Settings
 
 ROWS = 240
+UNTIL_BUNDLE = ("snapshot", "contract", "prepare", "train", "evaluate", "package")
 
 # A slow machine is no failure.
 hypothesis_settings.register_profile("patient", deadline=None)
@@ -66,7 +67,7 @@ class Road:
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
         self.settings = settings
-        self.said = {name: stage(settings) for name, stage in stages.STAGES.items()}
+        self.said = {name: stages.STAGES[name](settings) for name in UNTIL_BUNDLE}
         self.predictor = Predictor.load(settings.serving.bundle)
         self.train = pd.read_parquet(stages.TRAIN)
         self.test = pd.read_parquet(stages.TEST)

@@ -174,6 +174,11 @@ def encode_target(contract: Contract, frame: pd.DataFrame) -> Any:
     return labels(series).map(codes).to_numpy(np.float64, na_value=np.nan)
 
 
+def encoded(contract: Contract, frame: pd.DataFrame) -> tuple[Matrix, Any]:
+    """Encode the features and the target of a table, as `encode_frame` and `encode_target` do."""
+    return encode_frame(contract, frame), encode_target(contract, frame)
+
+
 def labels(series: pd.Series[Any]) -> pd.Series[Any]:
     """Return labels as JSON carries them: whole numbers as int, booleans, anything else as text."""
     match series.dtype.kind:
