@@ -12,7 +12,17 @@ import sklearn
 import skops
 
 from . import bundle, contract
-from .artifacts import METRICS, MODEL, SNAPSHOT, TEST, TRAIN, TRAINING, read_json, read_table
+from .artifacts import (
+    CONTRACT,
+    METRICS,
+    MODEL,
+    SNAPSHOT,
+    TEST,
+    TRAIN,
+    TRAINING,
+    read_json,
+    read_table,
+)
 from .compilation import compile_pipeline
 from .contract import Contract
 from .encoding import encode_frame, plain_rows
