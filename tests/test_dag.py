@@ -13,8 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
-from conftest import copy_project, environment
+from conftest import Workspace, copy_project, environment
 
 STAGES = [
     *("snapshot", "contract", "prepare", "train"),
@@ -23,73 +22,25 @@ STAGES = [
 MADE = ("contract.json", "data/snapshot.parquet", "data/train.parquet", "models", "bundle")
 
 
-class Dag:
-    """A copy of a project that shares its environment, as a repository of its own."""
-
-    def __init__(self, project, folder):
-        self.folder = copy_project(project, folder)
-        (self.folder / ".venv").symlink_to(project / ".venv")
-        self.environment = environment(PYTHONPATH=str(self.folder / "src"))
-        self.git("init", "--quiet")
-        self.commit()
-
-    def run(self, *words, **extra):
-        """Run a command here; give back what it said."""
-        done = subprocess.run(
-            words,
-            cwd=self.folder,
-            env={**self.environment, **extra},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert 0 == done.returncode, f"{' '.join(map(str, words))}\n{done.stdout[-5000:]}"
-        return done.stdout
-
-    def git(self, *words):
-        """Run git under a name."""
-        return self.run("git", "-c", "user.name=kit", "-c", "user.email=kit@localhost", *words)
-
-    def commit(self):
-        """Keep the state of now as a commit."""
-        self.git("add", ".")
-        self.git("commit", "--quiet", "--allow-empty", "--message", "state")
-
-    def dvc(self, *words):
-        """Run DVC as the project installs it."""
-        return self.run(".venv/bin/dvc", *words)
-
-    def pipeline(self):
-        """Run `make pipeline`; name the stages that ran."""
-        said = self.run("make", "--old-file=.venv/.installed", "pipeline")
-        return re.findall(r"^Running stage '(\w+)'", said, re.MULTILINE)
-
-    def edit(self, section, **values):
-        """Change settings of a section of params.yaml."""
-        path = self.folder / "params.yaml"
-        content = yaml.safe_load(path.read_text())
-        content[section].update(values)
-        path.write_text(yaml.safe_dump(content))
-
-    def made(self):
-        """Hash everything that the stages made, except where a run was logged."""
-        files = [
-            path
-            for name in MADE
-            for top in [self.folder / name]
-            for path in (top.rglob("*") if top.is_dir() else [top])
-            if path.is_file()
-        ]
-        return {
-            path.relative_to(self.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
-        }
+def made(dag):
+    """Hash everything that the stages made, except where a run was logged."""
+    files = [
+        path
+        for name in MADE
+        for top in [dag.folder / name]
+        for path in (top.rglob("*") if top.is_dir() else [top])
+        if path.is_file()
+    ]
+    return {
+        path.relative_to(dag.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 @pytest.fixture(scope="module")
 def finished(default_project, tmp_path_factory):
     """A project in which the pipeline ran and was committed; nobody changes it."""
-    dag = Dag(default_project, tmp_path_factory.mktemp("dag") / "penguins")
+    dag = Workspace(default_project, tmp_path_factory.mktemp("dag") / "penguins")
     assert STAGES == dag.pipeline()
     dag.commit()
     return dag
@@ -234,7 +185,7 @@ def kill_during(dag, stage):
 @pytest.fixture(scope="module")
 def victim(default_project, tmp_path_factory):
     """A project whose pipeline is killed."""
-    return Dag(default_project, tmp_path_factory.mktemp("killed") / "penguins")
+    return Workspace(default_project, tmp_path_factory.mktemp("killed") / "penguins")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -243,13 +194,13 @@ def test_killed_at_any_stage(finished, victim, stage):
     for name in ("contract.json", "dvc.lock", "mlflow.db", ".dvc/cache", ".dvc/tmp"):
         path = victim.folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    for name in ("bundle", "models", "reports", "mlartifacts"):
+    for name in ("bundle", "models", "reports", "mlruns"):
         shutil.rmtree(victim.folder / name, ignore_errors=True)
     for path in Path(victim.folder / "data").glob("*.*"):
         path.unlink()
     kill_during(victim, stage)
     victim.pipeline()
-    assert finished.made() == victim.made()
+    assert made(finished) == made(victim)
     assert (["FINISHED"], [1]) == runs(victim.folder)
     assert [] == victim.pipeline()
 
@@ -286,7 +237,7 @@ def test_what_cannot_be_recorded_is_refused(restored, case):
     """Before anything runs, one line says what DVC would not notice."""
     extra, data, message = REFUSED[case]
     restored.edit("data", **data)
-    before = restored.made()
+    before = made(restored)
     done = subprocess.run(
         ["make", "--old-file=.venv/.installed", "pipeline"],
         cwd=restored.folder,
@@ -296,4 +247,4 @@ def test_what_cannot_be_recorded_is_refused(restored, case):
     )
     assert 2 == done.returncode
     assert message == done.stderr.splitlines()[0]
-    assert before == restored.made()
+    assert before == made(restored)
