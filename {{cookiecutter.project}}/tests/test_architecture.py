@@ -15,6 +15,7 @@ LAYERS = [
     {"inspection", "data", "inference"},
     {"evaluation", "batch"},
     {"training", "plots"},
+    {"search"},
     {"stages", "serving"},
     {"cli"},
     {"__main__"},

@@ -13,7 +13,7 @@ import pandas as pd
 import sklearn
 import skops
 
-from . import bundle, contract, data, evaluation, inspection, plots, training, violations
+from . import bundle, contract, data, evaluation, inspection, plots, search, training, violations
 from .artifacts import write_json
 from .contract import Contract, Kind
 from .encoding import Matrix, encode_frame, encode_target
@@ -25,6 +25,7 @@ SNAPSHOT = Path("data/snapshot.parquet")
 TRAIN, TEST = Path("data/train.parquet"), Path("data/test.parquet")
 CONTRACT = Path("contract.json")
 MODEL, TRAINING = Path("models/model.skops"), Path("models/training.json")
+TRIALS = Path("models/trials.json")
 REPORTS = Path("reports")
 METRICS = REPORTS / "metrics.json"
 EXAMPLES = 8
@@ -80,18 +81,27 @@ def prepare(settings: Settings) -> str:
 
 
 def train(settings: Settings) -> str:
-    """Cross-validate and fit on the training rows."""
+    """Search where it is asked for, then cross-validate and fit on the training rows."""
     agreed = contract.read(CONTRACT)
     matrix, target = _encoded(TRAIN, agreed)
-    name = training.estimator_name(agreed, len(matrix), settings)
-    scores = training.cross_validate(agreed, matrix, target, settings)
-    bundle.dump_model(training.fit(agreed, matrix, target, settings), MODEL)
-    write_json({"estimator": name, "cross_validation": scores}, TRAINING)
+    found = search.search(agreed, matrix, target, settings) if search.wanted(settings) else None
+    chosen = found.settings if found else settings
+    name = training.estimator_name(agreed, len(matrix), chosen)
+    scores = training.cross_validate(agreed, matrix, target, chosen)
+    bundle.dump_model(training.fit(agreed, matrix, target, chosen), MODEL)
+    write_json(found.trials if found else [], TRIALS)
+    facts = {
+        "estimator": name,
+        "cross_validation": scores,
+        "settings": chosen.model_dump(mode="json", include={"preprocessing", "training"}),
+        "search": found.summary if found else None,
+    }
+    write_json(facts, TRAINING)
+    searched = f", best of {found.summary['trials']} trials" if found else ""
     if scores["mean"] is None:
         return f"{name}, too few rows to cross-validate"
-    return (
-        f"{name}, {scores['metric']} {scores['mean']:.3f} ± {scores['std']:.3f} in cross-validation"
-    )
+    measured = f"{scores['metric']} {scores['mean']:.3f} ± {scores['std']:.3f}"
+    return f"{name}, {measured} in cross-validation{searched}"
 
 
 def evaluate(settings: Settings) -> str:
@@ -130,7 +140,8 @@ def package(settings: Settings) -> str:
         "importance": measured["importance"],
         "cross_validation": trained["cross_validation"],
         "data": {**facts, "training_rows": len(train_rows), "test_rows": len(test_rows)},
-        "settings": settings.model_dump(mode="json", include={"data", "preprocessing", "training"}),
+        "settings": {**settings.model_dump(mode="json", include={"data"}), **trained["settings"]},
+        "search": trained["search"],
         "git_commit": git_commit(),
         "libraries": {
             "python": platform.python_version(),
