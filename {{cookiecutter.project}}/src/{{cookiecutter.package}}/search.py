@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import sklearn
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from . import preprocessing, training
@@ -33,6 +34,8 @@ from .training import ESTIMATORS, Choice, Estimator, Space
 
 KEPT = Path(".cache/search")
 ROWS = 20_000
+FIRST_FOLD_ROWS = 2000
+THREADED_CELLS = 1_000_000
 ONE_HOT_INPUTS = 100
 REDUCED_INPUTS = 10
 PREPROCESSING = ("impute", "encode", "scale", "outliers")
@@ -106,9 +109,11 @@ def search(contract: Contract, matrix: Matrix, target: Matrix | None, settings: 
             "cross-validation; merge it with another, or set trials and minutes to 0"
         )
     path = KEPT / f"{_fingerprint(contract, matrix, target, settings)}.log"
-    with _quiet():
+    # Threads of OpenMP and BLAS wait for each other longer than they work on a small matrix.
+    threads = None if matrix.size > THREADED_CELLS else 1
+    with _quiet(), threadpool_limits(threads):
         kept = _open(path)
-        study = _continued(kept, len(spaces))
+        study = _continued(kept, len(spaces), len(matrix))
         try:
             _go_on(study, kept, spaces, settings, (contract, matrix, target))
         except KeyboardInterrupt as error:
@@ -123,7 +128,7 @@ def _go_on(study: Any, kept: Any, spaces: dict[str, Space], settings: Settings, 
     """Add trials until the budget is used up."""
     from optuna.samplers import TPESampler
 
-    budget, starts = settings.training.search, _starts(spaces)
+    budget, starts = settings.training.search, _starts(data[0], spaces)
     most, seconds = budget.trials or math.inf, budget.minutes * 60 or math.inf
     if data[0].task == "clustering":
         most = min(most, len(starts))
@@ -133,7 +138,10 @@ def _go_on(study: Any, kept: Any, spaces: dict[str, Space], settings: Settings, 
         while (number := len(_ended(study))) < most and spent < seconds:
             _show(progress, study, data[0], seconds, spent)
             study.sampler = TPESampler(
-                seed=settings.training.seed + number, multivariate=True, group=True
+                n_startup_trials=len(spaces),
+                seed=settings.training.seed + number,
+                multivariate=True,
+                group=True,
             )
             if number < len(starts):
                 study.enqueue_trial(starts[number])
@@ -223,16 +231,18 @@ def _choice(values: list[Any]) -> Choice:
     return Choice(tuple(dict.fromkeys(values)))
 
 
-def _starts(spaces: dict[str, Space]) -> list[dict[str, Any]]:
-    """List the first trials: the defaults of every estimator; of a clustering, all there are."""
-    starts = []
-    for name, space in spaces.items():
-        first = {"estimator": name, **{f"{name}.{key}": w.start for key, w in space.items()}}
-        starts.append(first)
-        if name == "k_means" and isinstance(counts := space["n_clusters"], Choice):
-            others = counts.values[1:]
-            starts += [{**first, "k_means.n_clusters": count} for count in others]
-    return starts
+def _starts(contract: Contract, spaces: dict[str, Space]) -> list[dict[str, Any]]:
+    """List the first trials: the defaults of every estimator, then what often does better."""
+    table = ESTIMATORS[training.kind(contract)]
+    more = [(name, start) for name in spaces for start in table[name].starts]
+    return [
+        {
+            "estimator": name,
+            **{f"{name}.{key}": what.start for key, what in spaces[name].items()},
+            **{f"{name}.{key}": value for key, value in start.items()},
+        }
+        for name, start in [*((name, {}) for name in spaces), *more]
+    ]
 
 
 def _suggested(trial: Any, spaces: dict[str, Space]) -> dict[str, Any]:
@@ -315,12 +325,14 @@ def _open(path: Path) -> Any:
     )
 
 
-def _continued(kept: Any, estimators: int) -> Any:
+def _continued(kept: Any, estimators: int, rows: int) -> Any:
     """Return a study in memory with the kept trials: what is not finished leaves no trace."""
     import optuna
 
-    # Every estimator's defaults are complete before any trial can fall behind.
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=estimators, n_warmup_steps=2)
+    # Every estimator's defaults are complete before any trial can fall behind; one fold of a small
+    # table says too little.
+    folds = 1 if rows >= FIRST_FOLD_ROWS else 2
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=estimators, n_warmup_steps=folds)
     study = optuna.create_study(direction="maximize", pruner=pruner)
     study.add_trials(kept.trials)
     return study

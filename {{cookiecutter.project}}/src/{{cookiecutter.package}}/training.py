@@ -80,6 +80,8 @@ class Estimator:
         Whether the search may leave missing values to it.
     space : mapping
         The arguments that the search varies, and where it starts; none: it is not searched.
+    starts : tuple of dict
+        What the search tries next, as arguments that differ from where it starts.
     rows : int or None
         With more rows than this the search leaves it out, unless it is named.
     """
@@ -91,6 +93,7 @@ class Estimator:
     threads: bool = False
     gaps: bool = False
     space: Space = field(default_factory=dict)
+    starts: tuple[dict[str, Any], ...] = ()
     rows: int | None = None
 
 
@@ -122,6 +125,15 @@ _KERNEL: Space = {
     "gamma": Choice(("scale", 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)),
 }
 
+_SLOWER: dict[str, Any] = {
+    "learning_rate": 0.05,
+    "max_iter": 200,
+    "max_leaf_nodes": 8,
+    "min_samples_leaf": 10,
+    "max_features": 0.5,
+}
+_BALANCED: dict[str, Any] = {"class_weight": "balanced"}
+
 # The search tries their defaults in this order: what is quick comes first.
 ESTIMATORS: dict[str, dict[str, Estimator]] = {
     "classification": {
@@ -129,6 +141,7 @@ ESTIMATORS: dict[str, dict[str, Estimator]] = {
             LogisticRegression,
             {"max_iter": 1000},
             space={"C": Range(1e-4, 1e3, 1.0), **_WEIGHT},
+            starts=(_BALANCED,),
         ),
         # Brute force: skops cannot store the search trees.
         "k_nearest_neighbors": Estimator(
@@ -137,13 +150,13 @@ ESTIMATORS: dict[str, dict[str, Estimator]] = {
             seeded=False,
             space=_NEIGHBORS,
         ),
-        "svm": Estimator(_calibrated_svc, space=_KERNEL, rows=5000),
         "hist_gradient_boosting": Estimator(
             HistGradientBoostingClassifier,
             {},
             True,
             gaps=True,
             space={**_BOOSTING, **_WEIGHT},
+            starts=({**_SLOWER, **_BALANCED},),
         ),
         "random_forest": Estimator(
             RandomForestClassifier,
@@ -151,6 +164,7 @@ ESTIMATORS: dict[str, dict[str, Estimator]] = {
             True,
             threads=True,
             space={**_FOREST, **_WEIGHT},
+            starts=({"min_samples_leaf": 5, **_BALANCED},),
         ),
         "extra_trees": Estimator(
             ExtraTreesClassifier,
@@ -159,6 +173,7 @@ ESTIMATORS: dict[str, dict[str, Estimator]] = {
             threads=True,
             space={**_FOREST, **_WEIGHT},
         ),
+        "svm": Estimator(_calibrated_svc, space=_KERNEL, rows=3000),
     },
     "regression": {
         "ridge": Estimator(Ridge, space={"alpha": Range(1e-3, 1e4, 1.0)}),
@@ -168,9 +183,13 @@ ESTIMATORS: dict[str, dict[str, Estimator]] = {
             seeded=False,
             space=_NEIGHBORS,
         ),
-        "svm": Estimator(SVR, seeded=False, space=_KERNEL, rows=5000),
         "hist_gradient_boosting": Estimator(
-            HistGradientBoostingRegressor, {}, True, gaps=True, space=_BOOSTING
+            HistGradientBoostingRegressor,
+            {},
+            True,
+            gaps=True,
+            space=_BOOSTING,
+            starts=(_SLOWER,),
         ),
         "random_forest": Estimator(
             RandomForestRegressor, {"n_estimators": 200}, True, threads=True, space=_FOREST
@@ -178,12 +197,14 @@ ESTIMATORS: dict[str, dict[str, Estimator]] = {
         "extra_trees": Estimator(
             ExtraTreesRegressor, {"n_estimators": 200}, True, threads=True, space=_FOREST
         ),
+        "svm": Estimator(SVR, seeded=False, space=_KERNEL, rows=3000),
     },
     "clustering": {
         "k_means": Estimator(
             KMeans,
             {"n_clusters": 3, "n_init": 10},
             space={"n_clusters": Choice((3, 2, 4, 5, 6, 7, 8, 9, 10))},
+            starts=tuple({"n_clusters": count} for count in (2, 4, 5, 6, 7, 8, 9, 10)),
         ),
         "isolation_forest": Estimator(IsolationForest, {}, True),
     },
