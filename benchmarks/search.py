@@ -55,7 +55,7 @@ def report(tables, answers):
         "",
         "Wanted: a mean rank (1 the better, 2 the other) not worse than FLAML's.",
         "",
-        "| data | rows × features | metric | mlops-template | FLAML | ranks | chosen |",
+        "| data | rows by features | metric | mlops-template | FLAML | ranks | chosen |",
         "|---|---|---|---|---|---|---|",
     ]
     placed = []
@@ -68,7 +68,7 @@ def report(tables, answers):
             " / ".join(answer["estimator"] for answer in pair) for pair in answers[name]
         )
         lines.append(
-            f"| {name} | {about['rows']:,} × {about['features']} | {KINDS[about['task']]} "
+            f"| {name} | {about['rows']:,} by {about['features']} | {KINDS[about['task']]} "
             f"| {own:.3f} | {other:.3f} | {placed[-1][0]:g} / {placed[-1][1]:g} | {chosen} |"
         )
     own, other = (statistics.mean(pair[side] for pair in placed) for side in (0, 1))

@@ -69,11 +69,11 @@ def tables(penguins, folder):
     print(json.dumps(about))
 
 
-def balanced_loss(X, y, model, *_rest, **_named):
+def balanced_loss(rows, truth, model, *_rest, **_named):
     """Give FLAML the metric that the kit optimises, which is none of its own."""
     start = time.perf_counter()
-    loss = 1 - metrics.balanced_accuracy_score(y, model.predict(X))
-    return loss, {"pred_time": (time.perf_counter() - start) / len(X)}
+    loss = 1 - metrics.balanced_accuracy_score(truth, model.predict(rows))
+    return loss, {"pred_time": (time.perf_counter() - start) / len(rows)}
 
 
 def fit(folder, name, seconds, seed):

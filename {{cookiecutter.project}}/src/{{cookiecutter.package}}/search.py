@@ -27,13 +27,14 @@ from tqdm import tqdm
 from . import preprocessing, training
 from .contract import Contract
 from .encoding import Matrix
-from .errors import SettingsError, StoppedError, TrainingError
+from .errors import PauseError, SettingsError, TrainingError
 from .evaluation import PRIMARY
 from .settings import Settings
 from .training import ESTIMATORS, Choice, Estimator, Space
 
 KEPT = Path(".cache/search")
 ROWS = 20_000
+COMPLETE = 3
 FIRST_FOLD_ROWS = 2000
 THREADED_CELLS = 1_000_000
 ONE_HOT_INPUTS = 100
@@ -74,8 +75,8 @@ def search(contract: Contract, matrix: Matrix, target: Matrix | None, settings: 
 
     The trials are kept in a file named after rows, contract, settings and code: the same search
     goes on with them, spends only what is left of its budget, and nothing once that is used up.
-    The first trials are every estimator's defaults with the preprocessing of the settings, so what
-    is found is, in cross-validation, at least as good as each of these.
+    The first trials are every estimator's defaults with the preprocessing of the settings, among
+    them what ``estimator: auto`` would choose: nothing worse in cross-validation is found.
 
     Of a clustering only the number of clusters is searched. Silhouettes measured after different
     preprocessing are distances in different spaces, and the flattest space would win.
@@ -98,7 +99,7 @@ def search(contract: Contract, matrix: Matrix, target: Matrix | None, settings: 
         Where ``training.search.estimators`` names one that cannot be searched.
     TrainingError
         Where a class has too few rows to cross-validate, or no trial could be fitted.
-    StoppedError
+    PauseError
         By Ctrl-C; the trials so far are kept.
     """
     spaces = _spaces(contract, matrix, settings)
@@ -113,11 +114,11 @@ def search(contract: Contract, matrix: Matrix, target: Matrix | None, settings: 
     threads = None if matrix.size > THREADED_CELLS else 1
     with _quiet(), threadpool_limits(threads):
         kept = _open(path)
-        study = _continued(kept, len(spaces), len(matrix))
+        study = _continued(kept, len(matrix))
         try:
             _go_on(study, kept, spaces, settings, (contract, matrix, target))
         except KeyboardInterrupt as error:
-            raise StoppedError(
+            raise PauseError(
                 f"search stopped: {len(kept.trials)} trials are kept in {path}; "
                 "run it again to go on"
             ) from error
@@ -176,7 +177,8 @@ def _measured(
                 return folds, "pruned"
             if len(folds) < last and time.monotonic() > deadline:
                 return folds, "cut"
-    except TrainingError:
+    except (TrainingError, ValueError):
+        # Some estimators find out only in predicting that they had too few rows.
         return folds, "failed"
     return folds, "complete"
 
@@ -325,14 +327,13 @@ def _open(path: Path) -> Any:
     )
 
 
-def _continued(kept: Any, estimators: int, rows: int) -> Any:
+def _continued(kept: Any, rows: int) -> Any:
     """Return a study in memory with the kept trials: what is not finished leaves no trace."""
     import optuna
 
-    # Every estimator's defaults are complete before any trial can fall behind; one fold of a small
-    # table says too little.
+    # One fold of a small table says too little.
     folds = 1 if rows >= FIRST_FOLD_ROWS else 2
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=estimators, n_warmup_steps=folds)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=COMPLETE, n_warmup_steps=folds)
     study = optuna.create_study(direction="maximize", pruner=pruner)
     study.add_trials(kept.trials)
     return study
