@@ -51,7 +51,8 @@ def package(settings: Settings) -> str:
         "importance": measured["importance"],
         "cross_validation": trained["cross_validation"],
         "data": {**facts, "training_rows": len(train_rows), "test_rows": len(test_rows)},
-        "settings": settings.model_dump(mode="json", include={"data", "preprocessing", "training"}),
+        "settings": {**settings.model_dump(mode="json", include={"data"}), **trained["settings"]},
+        "search": trained["search"],
         "plan": compiled.card,
         "git_commit": git_commit(),
         "libraries": {

@@ -14,6 +14,7 @@ from .artifacts import (
     TEST,
     TRAIN,
     TRAINING,
+    TRIALS,
     read_table,
     write_csv,
     write_json,
@@ -78,22 +79,31 @@ def prepare(settings: Settings) -> str:
 
 
 def train(settings: Settings) -> str:
-    """Cross-validate and fit on the training rows."""
-    from . import bundle, contract, training
+    """Search where it is asked for, then cross-validate and fit on the training rows."""
+    from . import bundle, contract, search, training
     from .encoding import encoded
 
     agreed = contract.read(CONTRACT)
     matrix, target = encoded(agreed, read_table(TRAIN, "prepare"))
-    name = training.estimator_name(agreed, len(matrix), settings)
-    scores = training.cross_validate(agreed, matrix, target, settings)
-    bundle.dump_model(training.fit(agreed, matrix, target, settings), MODEL)
-    write_json({"estimator": name, "cross_validation": scores}, TRAINING)
+    found = search.search(agreed, matrix, target, settings) if search.wanted(settings) else None
+    chosen = found.settings if found else settings
+    name = training.estimator_name(agreed, len(matrix), chosen)
+    scores = training.cross_validate(agreed, matrix, target, chosen)
+    bundle.dump_model(training.fit(agreed, matrix, target, chosen), MODEL)
+    write_json(found.trials if found else [], TRIALS)
+    facts = {
+        "estimator": name,
+        "cross_validation": scores,
+        "settings": chosen.model_dump(mode="json", include={"preprocessing", "training"}),
+        "search": found.summary if found else None,
+    }
+    write_json(facts, TRAINING)
     write_csv(["fold", "score"], enumerate(scores["folds"], 1), REPORTS / "folds.csv")
+    searched = f", best of {found.summary['trials']} trials" if found else ""
     if scores["mean"] is None:
         return f"{name}, too few rows to cross-validate"
-    return (
-        f"{name}, {scores['metric']} {scores['mean']:.3f} ± {scores['std']:.3f} in cross-validation"
-    )
+    measured = f"{scores['metric']} {scores['mean']:.3f} ± {scores['std']:.3f}"
+    return f"{name}, {measured} in cross-validation{searched}"
 
 
 def evaluate(settings: Settings) -> str:
