@@ -14,7 +14,7 @@ LAYERS = [
     {"violations", "preprocessing", "bundle"},
     {"inspection", "data", "inference"},
     {"evaluation", "batch"},
-    {"training", "plots"},
+    {"training", "plots", "report"},
     {"stages", "serving"},
     {"cli"},
     {"__main__"},

@@ -5,6 +5,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+SNAPSHOT = Path("data/snapshot.parquet")
+TRAIN, TEST = Path("data/train.parquet"), Path("data/test.parquet")
+CONTRACT = Path("contract.json")
+MODEL, TRAINING = Path("models/model.skops"), Path("models/training.json")
+TRIALS = Path("models/trials.json")
+REPORTS = Path("reports")
+METRICS, PLOTS = REPORTS / "metrics.json", REPORTS / "plots"
+RUN, DECISION = REPORTS / "run.json", REPORTS / "decision.json"
+REPORT = REPORTS / "report.html"
+
 
 def write_json(content: Any, path: Path) -> None:
     """Write JSON that is pleasant to review; raise ValueError for what JSON cannot hold."""

@@ -83,6 +83,20 @@ def package(params: Params = PARAMS) -> None:
 
 
 @app.command()
+def report(
+    params: Params = PARAMS,
+    show: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+) -> None:
+    """Write reports/report.html: one page about the run, for everybody."""
+    settings = _settings(params)
+    from . import report as reports
+
+    _say("report", reports.report(settings))
+    if show:
+        reports.show()
+
+
+@app.command()
 def pipeline(params: Params = PARAMS) -> None:
     """Run all stages, from the source to the bundle."""
     settings = _settings(params)

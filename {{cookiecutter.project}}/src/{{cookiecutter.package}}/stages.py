@@ -14,19 +14,23 @@ import sklearn
 import skops
 
 from . import bundle, contract, data, evaluation, inspection, plots, training, violations
-from .artifacts import write_json
+from .artifacts import (
+    CONTRACT,
+    METRICS,
+    MODEL,
+    PLOTS,
+    SNAPSHOT,
+    TEST,
+    TRAIN,
+    TRAINING,
+    write_json,
+)
 from .contract import Contract, Kind
 from .encoding import Matrix, encode_frame, encode_target
 from .errors import ContractError, DataError
 from .inference import Predictor
 from .settings import Settings
 
-SNAPSHOT = Path("data/snapshot.parquet")
-TRAIN, TEST = Path("data/train.parquet"), Path("data/test.parquet")
-CONTRACT = Path("contract.json")
-MODEL, TRAINING = Path("models/model.skops"), Path("models/training.json")
-REPORTS = Path("reports")
-METRICS = REPORTS / "metrics.json"
 EXAMPLES = 8
 
 
@@ -103,7 +107,7 @@ def evaluate(settings: Settings) -> str:
     if truth is not None and settings.evaluation.importance_repeats:
         shares = evaluation.importance(pipeline, agreed, matrix, truth, settings.evaluation)
     transformed = pipeline[:-1].transform(matrix) if truth is None else None
-    drawn = plots.draw(REPORTS, agreed, truth, result, transformed, shares)
+    drawn = plots.draw(PLOTS, agreed, truth, result, transformed, shares)
     trained = encode_target(agreed, _table(TRAIN, "prepare"))
     base = evaluation.baseline(agreed, trained, truth)
     write_json({"test": metrics, "baseline": base, "importance": shares}, METRICS)
