@@ -36,6 +36,16 @@ def read_table(path: Path, stage: str) -> "pd.DataFrame":
         raise DataError(f"{path} not found: run the {stage} step first")
     return pd.read_parquet(path)
 
+SNAPSHOT = Path("data/snapshot.parquet")
+TRAIN, TEST = Path("data/train.parquet"), Path("data/test.parquet")
+CONTRACT = Path("contract.json")
+MODEL, TRAINING = Path("models/model.skops"), Path("models/training.json")
+TRIALS = Path("models/trials.json")
+REPORTS = Path("reports")
+METRICS, PLOTS = REPORTS / "metrics.json", REPORTS / "plots"
+RUN, DECISION = REPORTS / "run.json", REPORTS / "decision.json"
+REPORT = REPORTS / "report.html"
+
 
 def write_json(content: Any, path: Path) -> None:
     """Write JSON that is pleasant to review; raise ValueError for what JSON cannot hold."""

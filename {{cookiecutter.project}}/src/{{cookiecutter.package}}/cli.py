@@ -116,6 +116,19 @@ def rollback(params: Params = PARAMS) -> None:
 
 
 @app.command()
+def report(
+    params: Params = PARAMS,
+    show: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+) -> None:
+    """Write reports/report.html: one page about the run, for everybody."""
+    _run("report", params)
+    if show:
+        from .report import show as show_report
+
+        show_report()
+
+
+@app.command()
 def pipeline(params: Params = PARAMS) -> None:
     """Run all stages, from the source to the bundle."""
     settings = _settings(params)

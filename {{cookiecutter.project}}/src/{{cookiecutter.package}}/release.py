@@ -4,9 +4,10 @@ import hashlib
 import platform
 import shutil
 import tempfile
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import contract as contracts
 from . import registry
@@ -22,6 +23,7 @@ from .artifacts import (
     TRAINING,
     TRIALS,
     read_json,
+    read_table,
     sha256,
     write_json,
 )
@@ -29,6 +31,9 @@ from .bundle import CARD, EXAMPLES
 from .errors import BundleError, DataError, GateError, RegistryError
 from .registry import CHALLENGER, CHAMPION, PackagedModel, Record, Store, Version
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .gate import Decision
 
 PARAMS = Path("params.yaml")
 LOCKS = (Path("poetry.lock"), Path("requirements-dev.txt"))
@@ -81,15 +86,10 @@ def promote(settings: Settings) -> str:
     GateError
         Where the challenger is refused, with the table of reasons; the champion stays.
     """
-    import pandas as pd
+    from .gate import explain
 
-    from . import gate
-    from .inference import Predictor
-
-    if not TEST.is_file():
-        raise DataError(f"{TEST} not found: run the prepare step first")
     model = settings.tracking.model
-    with registry.connect(settings) as store, tempfile.TemporaryDirectory() as scratch:
+    with registry.connect(settings) as store:
         store.settle()
         champion, challenger = store.aliased(CHAMPION), store.aliased(CHALLENGER)
         if challenger is None:
@@ -103,32 +103,7 @@ def promote(settings: Settings) -> str:
                 f"version {champion.number} of {model} is the champion already: "
                 "nothing to promote, run the pipeline on other data or settings first"
             )
-        frame, rows = pd.read_parquet(TEST), {}
-        for version in filter(None, (challenger, champion)):
-            rows[version.number] = len(frame)
-            frame = gate.unseen(frame, _fingerprints(store, version, Path(scratch)))
-            if frame.empty:
-                raise RegistryError(
-                    f"version {version.number} of {model} was trained on all held-out rows of "
-                    f"{TEST} that were left: add new rows to the source, and run the pipeline"
-                )
-        bundles = {}
-        for version in filter(None, (challenger, champion)):
-            folder = Path(scratch, version.number)
-            try:
-                bundles[version.number] = Predictor.load(
-                    store.download(version, registry.BUNDLE, folder)
-                )
-            except BundleError as error:
-                raise RegistryError(
-                    f"version {version.number} of {model} cannot be loaded here: {error}"
-                ) from error
-        decision = gate.decide(
-            bundles[challenger.number],
-            bundles[champion.number] if champion else None,
-            frame,
-            settings.gate,
-        )
+        decision, rows = _decide(settings, store, challenger, champion)
         event = registry.event(
             _next(store),
             challenger.number,
@@ -136,10 +111,10 @@ def promote(settings: Settings) -> str:
             decision.reason,
             champion=challenger.number,
             previous=champion.number if champion else None,
-            rows=len(frame),
+            rows=rows,
             figures=decision.figures,
         )
-        table = gate.explain(decision)
+        table = explain(decision)
         if not decision.promoted:
             store.record(event)
             raise GateError(
@@ -148,6 +123,25 @@ def promote(settings: Settings) -> str:
         store.crown(event)
     instead = f" instead of version {champion.number}" if champion else ", the first one"
     return f"version {challenger.number} of {model} is the champion{instead}\n{table}"
+
+
+def compare(settings: Settings) -> dict[str, Any] | None:
+    """Ask the gate what it would decide about the version that `register` made, without effect.
+
+    Returns
+    -------
+    dict or None
+        The decision, as ``dataclasses.asdict`` gives it; None where that version is the champion
+        or there is no other, and where there is no store.
+    """
+    if not registry.exists(settings):
+        return None
+    with registry.connect(settings) as store:
+        champion = store.aliased(CHAMPION)
+        number = read_json(RUN)["model_version"]
+        if champion is None or champion.number == number:
+            return None
+        return asdict(_decide(settings, store, store.version(number), champion)[0])
 
 
 def rollback(settings: Settings) -> str:
@@ -206,9 +200,41 @@ def champion_card(settings: Settings) -> dict[str, Any] | None:
 
 def attach(settings: Settings, path: Path) -> None:
     """Keep one more file, such as the report, with the run that `register` made."""
+    if not registry.exists(settings):
+        return
     run_id = read_json(RUN)["run_id"]
     with registry.connect(settings) as store:
         store.attach(run_id, path)
+
+
+def _decide(
+    settings: Settings, store: Store, challenger: Version, champion: Version | None
+) -> tuple["Decision", int]:
+    """Let both answer the held-out rows that neither was trained on; say how many these are."""
+    from . import gate
+    from .inference import Predictor
+
+    model, frame = settings.tracking.model, read_table(TEST, "prepare")
+    versions = [version for version in (challenger, champion) if version]
+    bundles = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for version in versions:
+            frame = gate.unseen(frame, _fingerprints(store, version, Path(scratch)))
+            if frame.empty:
+                raise RegistryError(
+                    f"version {version.number} of {model} was trained on all held-out rows of "
+                    f"{TEST} that were left: add new rows to the source, and run the pipeline"
+                )
+        for version in versions:
+            found = store.download(version, registry.BUNDLE, Path(scratch, version.number))
+            try:
+                bundles[version.number] = Predictor.load(found)
+            except BundleError as error:
+                raise RegistryError(
+                    f"version {version.number} of {model} cannot be loaded here: {error}"
+                ) from error
+    before = bundles[champion.number] if champion else None
+    return gate.decide(bundles[challenger.number], before, frame, settings.gate), len(frame)
 
 
 def _challenge(store: Store, version: Version) -> str:
@@ -262,7 +288,7 @@ def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
     environment = {"libraries": card["libraries"], "platform": platform.platform(), "lock": locks}
     np.save(folder / FINGERPRINTS, gate.fingerprints(pd.read_parquet(TRAIN)))
     write_json(environment, folder / "environment.json")
-    sections = settings.model_dump(mode="json", include={"data", "preprocessing", "training"})
+    sections = settings.model_dump(mode="json", include={"data"})
     found = [CONTRACT, PARAMS, TRAINING, TRIALS, SNAPSHOT.with_suffix(".json")]
     found += [path for path in sorted(REPORTS.rglob("*")) if path not in (RUN, REPORT)]
     for path in found:
@@ -271,7 +297,6 @@ def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
             shutil.copyfile(path, folder / path)
     others = {name: part for name, part in measured.items() if name != "test"}
     summary = {"cross_validation": {"mean": scores["mean"], "std": scores["std"]}}
-    chosen = {name: value for name, value in trained.items() if name != "cross_validation"}
     tags = {
         "bundle_version": card["version"],
         "data_sha256": facts["sha256"],
@@ -280,7 +305,7 @@ def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
     }
     return Record(
         digest=digest,
-        params=registry.flat({**sections, **chosen}),
+        params=registry.flat({**sections, **trained["settings"], "estimator": trained["estimator"]}),
         metrics=registry.numbers({**measured["test"], **others, **summary}),
         folds=(scores["metric"], scores["folds"]),
         trials=trials,

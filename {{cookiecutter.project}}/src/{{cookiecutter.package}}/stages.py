@@ -9,6 +9,8 @@ from .artifacts import (
     CONTRACT,
     METRICS,
     MODEL,
+    PLOTS,
+    REPORT,
     REPORTS,
     SNAPSHOT,
     TEST,
@@ -117,7 +119,7 @@ def evaluate(settings: Settings) -> str:
     shares: dict[str, dict[str, float]] = {}
     if truth is not None and settings.evaluation.importance_repeats:
         shares = evaluation.importance(pipeline, agreed, matrix, truth, settings.evaluation)
-    drawn = plots.draw(REPORTS, agreed, truth, result, features, shares)
+    drawn = plots.draw(PLOTS, agreed, truth, result, features, shares)
     trained = encode_target(agreed, read_table(TRAIN, "prepare"))
     base = evaluation.baseline(agreed, trained, truth)
     losses = [(column, loss["mean"]) for column, loss in shares.items()]
@@ -146,6 +148,16 @@ def register(settings: Settings) -> str:
     return release.register(settings)
 
 
+def report(settings: Settings) -> str:
+    """Write the page about the run, beside the champion where there is one, and keep it there."""
+    from . import release
+    from . import report as page
+
+    said = page.report(settings, release.compare(settings))
+    release.attach(settings, REPORT)
+    return said
+
+
 STAGES = {
     "snapshot": snapshot,
     "contract": agree,
@@ -154,4 +166,5 @@ STAGES = {
     "evaluate": evaluate,
     "package": package,
     "register": register,
+    "report": report,
 }
