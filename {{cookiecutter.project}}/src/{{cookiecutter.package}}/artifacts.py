@@ -18,7 +18,8 @@ CONTRACT = Path("contract.json")
 MODEL, TRAINING = Path("models/model.skops"), Path("models/training.json")
 TRIALS = Path("models/trials.json")
 REPORTS = Path("reports")
-METRICS, RUN, REPORT = REPORTS / "metrics.json", REPORTS / "run.json", REPORTS / "report.html"
+METRICS, PLOTS = REPORTS / "metrics.json", REPORTS / "plots"
+RUN, REPORT = REPORTS / "run.json", REPORTS / "report.html"
 
 
 def read_json(path: Path) -> Any:
@@ -35,16 +36,6 @@ def read_table(path: Path, stage: str) -> "pd.DataFrame":
     if not path.is_file():
         raise DataError(f"{path} not found: run the {stage} step first")
     return pd.read_parquet(path)
-
-SNAPSHOT = Path("data/snapshot.parquet")
-TRAIN, TEST = Path("data/train.parquet"), Path("data/test.parquet")
-CONTRACT = Path("contract.json")
-MODEL, TRAINING = Path("models/model.skops"), Path("models/training.json")
-TRIALS = Path("models/trials.json")
-REPORTS = Path("reports")
-METRICS, PLOTS = REPORTS / "metrics.json", REPORTS / "plots"
-RUN, DECISION = REPORTS / "run.json", REPORTS / "decision.json"
-REPORT = REPORTS / "report.html"
 
 
 def write_json(content: Any, path: Path) -> None:

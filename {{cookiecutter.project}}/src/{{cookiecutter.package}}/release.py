@@ -288,7 +288,8 @@ def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
     environment = {"libraries": card["libraries"], "platform": platform.platform(), "lock": locks}
     np.save(folder / FINGERPRINTS, gate.fingerprints(pd.read_parquet(TRAIN)))
     write_json(environment, folder / "environment.json")
-    sections = settings.model_dump(mode="json", include={"data"})
+    params = settings.model_dump(mode="json", include={"data"}) | trained["settings"]
+    params["estimator"] = trained["estimator"]
     found = [CONTRACT, PARAMS, TRAINING, TRIALS, SNAPSHOT.with_suffix(".json")]
     found += [path for path in sorted(REPORTS.rglob("*")) if path not in (RUN, REPORT)]
     for path in found:
@@ -305,7 +306,7 @@ def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
     }
     return Record(
         digest=digest,
-        params=registry.flat({**sections, **trained["settings"], "estimator": trained["estimator"]}),
+        params=registry.flat(params),
         metrics=registry.numbers({**measured["test"], **others, **summary}),
         folds=(scores["metric"], scores["folds"]),
         trials=trials,
