@@ -1,17 +1,18 @@
 """Sources: read a table, take its snapshot, split it."""
 
+import contextlib
 import gzip
 import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from sklearn.model_selection import train_test_split
 
@@ -26,8 +27,9 @@ from .settings import Data
 __all__ = ["PARQUET", "column_names", "dialect", "read", "read_chunks", "split", "write_snapshot"]
 
 PARQUET = (".parquet", ".pq")
-INLINE = re.compile(r"\s*(select|with)\s", re.IGNORECASE)
+INLINE = re.compile(r"\s*(select\s|with\s.+\sas\s)", re.IGNORECASE | re.DOTALL)
 ROW_NUMBERS = "__index_level_0__"
+HIVE_MISSING = "__HIVE_DEFAULT_PARTITION__"
 
 
 def read(source: str | Path, data: Data) -> pd.DataFrame:
@@ -53,9 +55,9 @@ def read(source: str | Path, data: Data) -> pd.DataFrame:
     DataError
         Where there is no such source, it is empty, or no table.
     """
-    path = Path(source)
-    if INLINE.match(str(source)) and not path.exists():
+    if INLINE.match(str(source)):
         return _answer(str(source), "data.source")
+    path = Path(source)
     if path.suffix.lower() == ".sql" and path.is_file():
         return _answer(_query(path), str(source))
     if path.is_dir():
@@ -241,22 +243,32 @@ def _folder(folder: Path) -> pd.DataFrame:
     if not files:
         raise DataError(f"{folder} holds no Parquet file; expected names ending in .parquet")
     schema = _common_schema(files)
-    try:
-        dataset = ds.dataset(
-            list(map(str, files)),
-            format="parquet",
-            partitioning=ds.partitioning(flavor="hive"),
-            partition_base_dir=str(folder),
-        )
-        for field in dataset.schema:
-            if field.name not in schema.names:
-                schema = schema.append(field)
-        table = dataset.replace_schema(schema).to_table()
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"{folder} cannot be read: {' '.join(str(error).split())}") from error
+    tables = [_partition(path, folder, schema) for path in files]
+    table = pa.concat_tables(tables, promote_options="default")
+    for position in range(len(schema), table.num_columns):
+        with contextlib.suppress(pa.ArrowInvalid):
+            name = table.column_names[position]
+            table = table.set_column(position, name, table.column(position).cast(pa.int64()))
     if not table.num_rows:
         raise DataError(f"{folder}: its {len(files)} Parquet files have no rows")
     return _plain(_frame(table))
+
+
+def _partition(path: Path, folder: Path, schema: pa.Schema) -> pa.Table:
+    """Read one file; folders named key=value, as Hive writes them, become columns."""
+    table = pq.ParquetFile(path).read().select(schema.names)
+    columns = [
+        _simplified(column).cast(kind)
+        for column, kind in zip(table.columns, schema.types, strict=True)
+    ]
+    names = list(schema.names)
+    for part in path.relative_to(folder).parts[:-1]:
+        key, equals, value = part.partition("=")
+        if equals and key not in names:
+            names.append(key)
+            text = pa.scalar(None if value == HIVE_MISSING else unquote(value), pa.string())
+            columns.append(pa.repeat(text, table.num_rows))
+    return pa.table(columns, names=names)
 
 
 def _common_schema(files: list[Path]) -> pa.Schema:
@@ -314,20 +326,21 @@ def _simple(kind: pa.DataType) -> pa.DataType:
 
 def _frame(table: pa.Table) -> pd.DataFrame:
     """Return a table of Arrow's with one type for one meaning."""
-    columns, names = [], []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        kind = _simple(column.type)
-        if name == ROW_NUMBERS:
-            continue
-        if pa.types.is_map(kind) or pa.types.is_struct(kind) or pa.types.is_union(kind):
-            values = column.to_pylist()
-            column = pa.array([None if value is None else str(value) for value in values])
-        elif kind != column.type:
-            column = column.cast(kind)
-        columns.append(column)
-        names.append(name)
-    plain = pa.table(columns, names=column_names(names))
+    named = [
+        (name, _simplified(column))
+        for name, column in zip(table.column_names, table.columns, strict=True)
+        if name != ROW_NUMBERS
+    ]
+    plain = pa.table([column for _, column in named], names=column_names([n for n, _ in named]))
     return plain.to_pandas(split_blocks=True, ignore_metadata=True)
+
+
+def _simplified(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = _simple(column.type)
+    if pa.types.is_map(kind) or pa.types.is_struct(kind) or pa.types.is_union(kind):
+        texts = [None if value is None else str(value) for value in column.to_pylist()]
+        return pa.chunked_array([texts], pa.string())
+    return column if kind == column.type else column.cast(kind)
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:

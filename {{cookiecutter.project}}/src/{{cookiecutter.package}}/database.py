@@ -67,7 +67,9 @@ def query(statement: str, origin: str, environment: Mapping[str, str] = os.envir
         with connection:
             return _fetch(connection, statement)
     except SQLAlchemyError as error:
-        raise DataError(f"{origin}: {address} refuses it: {_reason(error, url)}") from error
+        raise DataError(
+            f"{origin}: {address} refuses the query: {_reason(error, url)}; mend the query"
+        ) from error
     finally:
         engine.dispose()
 
@@ -112,6 +114,8 @@ def _fetch(connection: "Connection", statement: str) -> pa.Table:
     options: dict[str, Any] = {"stream_results": True, "no_parameters": True}
     if connection.dialect.name == "postgresql":
         options["postgresql_readonly"] = True
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA query_only = ON")
     result = connection.execution_options(**options).exec_driver_sql(statement)
     names = list(result.keys())
     pieces: list[list[pa.Array]] = [[] for _ in names]
@@ -160,7 +164,9 @@ def _text(values: Sequence[Any]) -> pa.Array:
 
 def _reason(error: Exception, url: "URL") -> str:
     """Return the database's own words in one line, without the password."""
-    text = " ".join(str(getattr(error, "orig", None) or error).split())
+    own = getattr(error, "orig", None) or error
+    text = getattr(getattr(own, "diag", None), "message_primary", None) or str(own)
     if url.password:
-        text = text.replace(str(url.password), "***")
+        text = re.sub(rf"(?<!\w){re.escape(str(url.password))}(?!\w)", "***", text)
+    text = " ".join(text.split())
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -24,6 +24,7 @@ GUESS_LINES = 500
 ALIKE = 0.9
 BYTE_ORDERS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8"}
 LATIN = re.compile(r"cp125[0247]|latin|iso8859|mac_|cp437|cp85|cp77|hp_roman|cp500|cp1140|cp03")
+FOREIGN_WORD = re.compile(rb"[\x80-\xff]{3}")
 # Western letters stand where an Eastern European text, read as cp1252, has signs.
 SIGN_IN_WORD = re.compile(r"(?<!\w)[£¯¥]\w*[^\W\d_]|[^\W\d_][³¿¹¶][^\W\d_]")
 
@@ -82,10 +83,12 @@ def chunks(source: Path, data: Data, rows: int | None) -> Iterator[pd.DataFrame]
         chunksize=rows,
         iterator=True,
     )
+    total = 0
     with reader:
         for frame in reader if rows else [reader.read()]:
             # pandas takes surplus fields for row names, which would shift every column.
-            if not isinstance(frame.index, pd.RangeIndex):
+            counted = pd.RangeIndex(total, total := total + len(frame))
+            if not frame.index.equals(counted):
                 raise DataError(
                     f"{source}: rows hold more fields than the {len(frame.columns)} columns of "
                     "the header; name every column, and end rows without a delimiter"
@@ -127,12 +130,13 @@ def _encoding(source: Path) -> str:
 def _guess(piece: bytes) -> str:
     """Return the encoding of a text that is no UTF-8.
 
-    Statistics do not tell the Western and the Eastern European code page apart in a short table,
-    as most letters stand at the same place: the Western one is taken, unless signs such as a pound
-    sign would stand inside of words.
+    Statistics mistake a few accents for another script, whose words would be foreign throughout;
+    nor do they tell the Western and the Eastern European code page apart in a short table, as most
+    letters stand at the same place: the Western one is taken, unless signs such as a pound sign
+    would stand inside of words.
     """
     foreign = b"\n".join([line for line in piece.splitlines() if not line.isascii()][:GUESS_LINES])
-    best = from_bytes(foreign).best()
+    best = from_bytes(foreign).best() if FOREIGN_WORD.search(foreign) else None
     if best and not LATIN.match(best.encoding):
         return str(best.encoding)
     try:
@@ -143,7 +147,8 @@ def _guess(piece: bytes) -> str:
 
 def _delimiter(lines: list[str]) -> str:
     """Return the delimiter that cuts the header into most fields, and the other lines alike."""
-    for candidates, least in ((DELIMITERS, ALIKE), (RARE_DELIMITERS, 1.0)):
+    # Where no delimiter cuts all alike, the most likely one lets the error name the first bad row.
+    for candidates, least in ((DELIMITERS, ALIKE), (RARE_DELIMITERS, 1.0), (DELIMITERS, 0.0)):
         widths = {delimiter: _width(lines, delimiter, least) for delimiter in candidates}
         best = max(widths, key=lambda delimiter: widths[delimiter])
         if widths[best] > 1:
@@ -166,9 +171,7 @@ def _without_groups(frame: pd.DataFrame, decimal: str) -> pd.DataFrame:
             continue
         different = frame[name].dropna().unique()
         if len(different) and _grouped(different, decimal):
-            frame[name] = frame[name].map(
-                {text: _number(text, decimal) for text in different}
-            )
+            frame[name] = frame[name].map({text: _number(text, decimal) for text in different})
     return frame
 
 

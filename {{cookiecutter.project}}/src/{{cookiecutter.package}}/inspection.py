@@ -36,6 +36,7 @@ SIGNS = re.compile(r"[$€£¥₹~<>]")
 FEW = 20
 MANY = 1000
 PROBE = 1000
+DATE_DIGITS = 3
 MOSTLY = 0.9
 
 
@@ -70,7 +71,10 @@ def infer(frame: pd.DataFrame, data: Data) -> Contract:
     contract = Contract(task, target, tuple(columns), agreement(data))
     if not contract.features:
         reasons = "; ".join(f"{column.name}: {column.reason}" for column in columns)
-        raise ContractError(f"{data.source}: no column can be used as a feature ({reasons})")
+        raise ContractError(
+            f"{data.source}: no column can be used as a feature ({reasons}); "
+            "add columns of numbers, categories or dates, or shorten data.exclude"
+        )
     return contract
 
 
@@ -257,11 +261,14 @@ def _spelled_as_boolean(different: pd.Series) -> tuple[str, str] | None:
 
 
 def _numbers_as_text(different: pd.Series, counts: Any) -> str | None:
-    text = pd.to_numeric(different, errors="coerce").isna().to_numpy()
+    numbers = pd.to_numeric(different, errors="coerce")
+    text = numbers.isna().to_numpy()
     if counts[text].sum() >= counts.sum() / 2:
         return None
     if not text.any():
         return "numbers written as text"
+    if len(different) <= FEW and _whole(numbers[~text]):
+        return None
     return (
         f"numbers mixed with text in {counts[text].sum()} rows, such as "
         f"{different[text].iloc[0]!r}; empty these in the source to use the numbers"
@@ -270,11 +277,11 @@ def _numbers_as_text(different: pd.Series, counts: Any) -> str | None:
 
 def _many_dates(different: pd.Series, counts: Any) -> str | None:
     """Say why a column that mostly holds dates cannot be used."""
-    if len(different) <= FEW or not different.head(PROBE).str.contains(r"\d").mean() > 1 / 2:
+    probe = different.head(PROBE)
+    if len(different) <= FEW or not _mostly(probe.str.count(r"\d") >= DATE_DIGITS):
         return None
     read = np.zeros(len(different), dtype=bool)
     ways = []
-    probe = different.head(PROBE)
     for written in ("ISO8601", *DATE_FORMATS):
         if pd.to_datetime(probe, format=written, errors="coerce", utc=True).notna().any():
             moments = pd.to_datetime(different, format=written, errors="coerce", utc=True)
@@ -315,7 +322,8 @@ def _quantities(different: pd.Series, counts: Any) -> str | None:
 
 def _reads_as(different: pd.Series, written: str) -> bool:
     """Tell whether every value is a date written in one way."""
-    if written == "ISO8601" and not ISO_DATE.match(different[0]):
+    is_iso = ISO_DATE.match(different[0]) is not None
+    if is_iso != (written == "ISO8601") or sum(map(str.isdigit, different[0])) < DATE_DIGITS:
         return False
     try:
         for values in (different.head(PROBE // 10), different):
