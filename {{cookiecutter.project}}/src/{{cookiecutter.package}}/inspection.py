@@ -123,10 +123,16 @@ def _infer_target(frame: pd.DataFrame, data: Data) -> tuple[Task, Target | None]
         _refuse_text_among_numbers(frame[name], len(different), data)
     few = is_number and _whole(different) and len(different) <= FEW / 2
     if data.task == "regression" or (is_number and data.task == "auto" and not few):
-        if not is_number or not np.isfinite(series).all():
+        if not is_number:
+            shown = shortened(different.tolist(), 3)
             raise ContractError(
-                f"data.target: {name!r} holds {shortened(different.tolist(), 3)}; "
-                "a regression expects finite numbers"
+                f"data.target: {name!r} holds {shown}; a regression expects numbers"
+            )
+        if (infinite := np.isinf(frame[name].to_numpy(float, na_value=np.nan))).any():
+            rows = [int(row) + 1 for row in np.flatnonzero(infinite)]
+            raise ContractError(
+                f"data.target: {name!r} holds infinite numbers (rows {shortened(rows)}); "
+                "mend or empty them"
             )
         return "regression", Target(name, (), float(series.min()), float(series.max()))
     if len(different) > max(FEW, len(series) / 10):
