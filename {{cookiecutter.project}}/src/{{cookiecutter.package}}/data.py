@@ -189,7 +189,7 @@ def _seconds(
 
 def _newest(seconds: Matrix, data: Data) -> npt.NDArray[np.bool_]:
     """Mark the newest rows, as near to the wanted share as moments allow."""
-    if not len(seconds) or seconds.min() == seconds.max():
+    if len(seconds) == 0 or seconds.min() == seconds.max():
         raise DataError(
             f"data.time: all {len(seconds)} rows have the same {data.time!r}; expected at least "
             "two different times, or data.time: null"

@@ -150,7 +150,7 @@ def _delimiter(lines: list[str]) -> str:
     # Where no delimiter cuts all alike, the most likely one lets the error name the first bad row.
     for candidates, least in ((DELIMITERS, ALIKE), (RARE_DELIMITERS, 1.0), (DELIMITERS, 0.0)):
         widths = {delimiter: _width(lines, delimiter, least) for delimiter in candidates}
-        best = max(widths, key=lambda delimiter: widths[delimiter])
+        best = max(widths, key=widths.__getitem__)
         if widths[best] > 1:
             return best
     return ","

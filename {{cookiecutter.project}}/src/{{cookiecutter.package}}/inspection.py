@@ -243,7 +243,7 @@ def _infer_text(name: str, nullable: bool, values: pd.Series) -> Column:
     reason = (
         _numbers_as_text(different, counts)
         or _many_dates(different, counts)
-        or _quantities(different, counts)
+        or _quantities(different)
     )
     many = len(different) > max(FEW, len(values) / 2)
     if reason is None and (many or len(different) == len(values) > FEW / 2):
@@ -306,7 +306,7 @@ def _many_dates(different: pd.Series, counts: Any) -> str | None:
     )
 
 
-def _quantities(different: pd.Series, counts: Any) -> str | None:
+def _quantities(different: pd.Series) -> str | None:
     """Say why numbers with one and the same unit, or a currency, cannot be used."""
     if len(different) <= FEW:
         return None
