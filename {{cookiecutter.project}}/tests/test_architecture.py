@@ -8,8 +8,8 @@ import {{ cookiecutter.package }} as project
 ROOT = Path(project.__file__).parent
 LAYERS = [
     {"errors"},
-    {"artifacts", "settings"},
-    {"contract"},
+    {"artifacts", "settings", "database"},
+    {"contract", "delimited"},
     {"encoding"},
     {"violations", "features", "graphs", "bootstrap", "compatibility"},
     {"plan", "preprocessing", "comparison"},

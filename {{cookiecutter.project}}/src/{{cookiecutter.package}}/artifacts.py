@@ -3,7 +3,8 @@
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,17 +39,40 @@ def read_table(path: Path, stage: str) -> "pd.DataFrame":
     return pd.read_parquet(path)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a name to write to; the file takes its place once it is complete.
+
+    Parameters
+    ----------
+    path : Path
+        Where the file shall stand; its folder is made where it is missing.
+
+    Yields
+    ------
+    Path
+        A hidden name in the same folder. What a killed process left there is written over; where
+        the block raises, it is removed, and what stood at `path` stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_json(content: Any, path: Path) -> None:
     """Write JSON that is pleasant to review; raise ValueError for what JSON cannot hold."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n", encoding="utf-8")
+    with replacing(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def write_csv(header: Sequence[str], rows: Iterable[Sequence[Any]], path: Path) -> None:
     """Write a small table, such as `dvc plots` draws; numbers keep all their digits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

@@ -16,6 +16,7 @@ from .errors import SettingsError
 from .features import date_parts, ratios
 from .settings import DatePart, Preprocessing
 
+WIDE = 100
 SCALERS = {"standard": StandardScaler, "robust": RobustScaler, "minmax": MinMaxScaler}
 
 
@@ -91,7 +92,9 @@ class DateParts(TransformerMixin, BaseEstimator):
         return date_parts(X, self.parts)
 
 
-def build_preprocessor(contract: Contract, settings: Preprocessing) -> ColumnTransformer:
+def build_preprocessor(
+    contract: Contract, settings: Preprocessing, sparse: bool = False
+) -> ColumnTransformer:
     """Build the unfitted preprocessing of a contract.
 
     Parameters
@@ -99,6 +102,8 @@ def build_preprocessor(contract: Contract, settings: Preprocessing) -> ColumnTra
     contract : Contract
         Its features decide which steps apply to which columns of the encoded matrix.
     settings : Preprocessing
+    sparse : bool
+        Whether the estimator takes a sparse matrix, as which many one-hot columns are left.
 
     Returns
     -------
@@ -118,11 +123,12 @@ def build_preprocessor(contract: Contract, settings: Preprocessing) -> ColumnTra
     fill_category = _imputer(settings, "most_frequent")
     clip = Clip(settings.outlier_width) if settings.outliers == "clip" else "passthrough"
     scale = SCALERS[settings.scale]() if settings.scale != "none" else "passthrough"
+    sparse = sparse and settings.encode != "ordinal" and sum(counts) > WIDE
     encode = (
         OneHotEncoder(
             categories=[np.arange(count, dtype=float) for count in counts],
             handle_unknown="ignore",
-            sparse_output=False,
+            sparse_output=sparse,
         )
         if settings.encode != "ordinal"
         else "passthrough"
@@ -138,7 +144,7 @@ def build_preprocessor(contract: Contract, settings: Preprocessing) -> ColumnTra
         ("booleans", fill_category, contract.positions(["boolean"])),
         ("categories", make_pipeline(fill_category, encode), categories),
     ]
-    return ColumnTransformer([step for step in steps if step[2]], sparse_threshold=0)
+    return ColumnTransformer([step for step in steps if step[2]], sparse_threshold=float(sparse))
 
 
 def inliers(contract: Contract, matrix: Matrix, settings: Preprocessing) -> Any:

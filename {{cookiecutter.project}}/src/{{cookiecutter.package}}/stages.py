@@ -29,8 +29,8 @@ def snapshot(settings: Settings) -> str:
     """Read the source and keep what was read."""
     from . import data
 
-    frame = data.read(Path(settings.data.source), settings.data)
-    facts = data.write_snapshot(frame, SNAPSHOT, Path(settings.data.source))
+    frame = data.read(settings.data.source, settings.data)
+    facts = data.write_snapshot(frame, SNAPSHOT, settings.data.source)
     return f"{facts['rows']:,} rows, {facts['columns']} columns of {facts['source']}"
 
 
@@ -73,8 +73,8 @@ def prepare(settings: Settings) -> str:
 
     agreed, frame = contract.read(CONTRACT), read_table(SNAPSHOT, "snapshot")
     train, test = data.split(frame, agreed, settings.data)
-    train.to_parquet(TRAIN, index=False)
-    test.to_parquet(TEST, index=False)
+    data.write_table(train, TRAIN)
+    data.write_table(test, TEST)
     dropped = len(frame) - len(train) - len(test)
     without = f", {dropped:,} without a target left out" if dropped else ""
     return f"{len(train):,} training and {len(test):,} test rows{without}"

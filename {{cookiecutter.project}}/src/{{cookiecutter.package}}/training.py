@@ -274,9 +274,10 @@ def build_pipeline(contract: Contract, rows: int, settings: Settings) -> Pipelin
         if training.components
         else "passthrough"
     )
+    sparse = bool(contract.target) and not estimator.trees and not training.components
     return Pipeline(
         [
-            ("preprocessing", build_preprocessor(contract, preprocessing)),
+            ("preprocessing", build_preprocessor(contract, preprocessing, sparse)),
             ("reduction", reduction),
             ("estimator", built),
         ]

@@ -10,6 +10,7 @@ from .contract import Column, Contract, allowed_range
 from .encoding import UNSEEN, encode_series, encode_target, expected, shortened
 
 SHOWN = 5
+LOOKED_AT = 1000
 
 
 @dataclass(frozen=True)
@@ -124,4 +125,5 @@ def _violation(column: str, rule: str, where: Any, found: str) -> Violation:
 
 def examples(series: pd.Series, where: Any) -> str:
     """Show the first few different values of some rows."""
-    return ", ".join(repr(value) for value in series[where].astype(object).unique()[:3].tolist())
+    first = dict.fromkeys(map(repr, series[where].head(LOOKED_AT).tolist()))
+    return ", ".join(list(first)[:3])
