@@ -3,8 +3,6 @@
 Each runs as a process of its own, so it imports what it needs, and nothing that it does not.
 """
 
-from pathlib import Path
-
 from .artifacts import (
     CONTRACT,
     METRICS,
