@@ -14,7 +14,7 @@ import pandas as pd
 from .comparison import Slice, compare, losing, slices
 from .compatibility import classes, kind, narrowings
 from .contract import Contract
-from .encoding import Matrix, encode_frame, encode_target, plain_rows, shortened
+from .encoding import Matrix, encode_frame, encode_series, encode_target, plain_rows, shortened
 from .errors import ContractError, SettingsError
 from .evaluation import LOWER_IS_BETTER, METRICS, PRIMARY, measure, silhouettes
 from .inference import Output, Predictor
@@ -24,7 +24,7 @@ Fingerprints = npt.NDArray[np.uint64]
 
 LEAST_ROWS = 30
 LATENCY_ROWS = 20
-LATENCY_CALLS = 200
+LATENCY_CALLS = 100
 LATENCY_SECONDS = 2.0
 MISSING = 0x9E3779B97F4A7C15
 
@@ -303,10 +303,14 @@ def _compared(
     said = f"{found.challenger:.4g} ({found.difference:+.4g}, at least {found.low:+.4g})"
     checks = [Check(metric, f"{found.champion:.4g}", said, required, better)]
     if truth is None:
-        frame = frame.iloc[silhouettes(result.labels, features)[0]]
-    columns = {column.name: column for column in (*old.features, *contract.features)}.values()
+        chosen = silhouettes(result.labels, features)[0]
+        frame, matrix = frame.iloc[chosen], matrix[chosen]
+    known = {column.name for column in old.features}
+    encoded = list(zip(old.features, matrix.T, strict=True))
+    added = [column for column in contract.features if column.name not in known]
+    encoded += [(column, encode_series(column, frame[column.name])) for column in added]
     theirs, ours = (_scores(contract, truth, each, before) for each in (before, answers))
-    parts = slices(columns, frame, theirs, ours, settings)
+    parts = slices(encoded, theirs, ours, settings)
     parts.sort(key=lambda part: -part.loss)
     checks.append(_fair(parts, settings))
     return checks, {
@@ -328,7 +332,7 @@ def _scores(contract: Contract, truth: Any, answers: Any, before: Any) -> Any:
         return answers
     if contract.classes:
         return (answers == truth).astype(float)
-    return -np.abs(truth - answers) / (np.abs(truth - before).mean() or 1.0)
+    return 0.0 - np.abs(truth - answers) / (np.abs(truth - before).mean() or 1.0)
 
 
 def _fair(parts: list[Slice], settings: Gate) -> Check:
