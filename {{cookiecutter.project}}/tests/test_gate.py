@@ -313,6 +313,8 @@ def test_classes():
     refused = decide(GOOD, old)
     assert '2, without "ash"' == check(refused, "classes").challenger
     assert ["classes"] == [check.name for check in refused.checks if not check.passed]
+    ashes = guessing(more, lambda matrix: matrix[:, 0] < 0, ("ash", "ash"))
+    assert 0.0 == decide(GOOD, ashes).figures["champion"]
 
 
 def test_another_task_cannot_be_compared():
@@ -370,6 +372,12 @@ def test_fingerprints_are_the_same_in_another_process():
     """Python's own hashes differ from process to process; these are what they always were."""
     frame = pd.DataFrame({"text": ["x", None], "number": [1.5, 2.0]})
     assert [13084680102138274749, 6863043853347670794] == gate.fingerprints(frame).tolist()
+
+
+def test_moments_within_a_second_differ():
+    """Moments are told apart to the microsecond."""
+    moments = pd.to_datetime(["2024-01-01 00:00:00.000001", "2024-01-01"], format="ISO8601")
+    assert 2 == len(set(gate.fingerprints(pd.DataFrame({"x": moments})).tolist()))
 
 
 def test_unseen():

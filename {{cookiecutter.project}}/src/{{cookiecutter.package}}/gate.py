@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from .artifacts import aligned
 from .comparison import Slice, compare, losing, slices
 from .compatibility import classes, kind, narrowings
 from .contract import Contract
@@ -188,13 +189,7 @@ def explain(decision: Decision) -> str:
     for c in decision.checks:
         result = "passed" if c.passed else "failed"
         table.append((c.name, c.champion, c.challenger, c.required, result))
-    widths = [max(len(line[i]) for line in table) for i in range(4)]
-    return "\n".join(
-        "  ".join(
-            [*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[4]]
-        )
-        for line in table
-    )
+    return aligned(table)
 
 
 def _hashes(series: pd.Series) -> Fingerprints:
@@ -225,7 +220,7 @@ def _value_hash(value: Any) -> Any:
 
 def _number_hashes(values: Any) -> Any:
     # Minus zero equals zero, but not in its bits.
-    return pd.util.hash_array(values + 0.0)
+    return pd.util.hash_array(np.where(values == 0, 0.0, values))
 
 
 def _micros(series: pd.Series) -> Any:
