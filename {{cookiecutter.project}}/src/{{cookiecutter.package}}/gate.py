@@ -198,7 +198,7 @@ def _hashes(series: pd.Series) -> Fingerprints:
     if pd.api.types.is_datetime64_any_dtype(series):
         hashed = pd.util.hash_array(_micros(series))
     elif pd.api.types.is_numeric_dtype(series):
-        hashed = _number_hashes(series.to_numpy(np.float64, na_value=0.0))
+        hashed = pd.util.hash_array(series.to_numpy(np.float64, na_value=0.0))
     else:
         try:
             codes, different = pd.factorize(series.astype(object))
@@ -212,15 +212,10 @@ def _hashes(series: pd.Series) -> Fingerprints:
 
 def _value_hash(value: Any) -> Any:
     if isinstance(value, Real):
-        return _number_hashes(np.array([value], dtype=np.float64))[0]
+        return pd.util.hash_array(np.array([value], dtype=np.float64))[0]
     if isinstance(value, date):
         return pd.util.hash_array(_micros(pd.Series([pd.Timestamp(value)])))[0]
     return pd.util.hash_array(np.array([str(value)], dtype=object), categorize=False)[0]
-
-
-def _number_hashes(values: Any) -> Any:
-    # Minus zero equals zero, but not in its bits.
-    return pd.util.hash_array(np.where(values == 0, 0.0, values))
 
 
 def _micros(series: pd.Series) -> Any:
