@@ -78,6 +78,12 @@ def write_csv(header: Sequence[str], rows: Iterable[Sequence[Any]], path: Path) 
         writer.writerows(rows)
 
 
+def aligned(table: Sequence[Sequence[str]]) -> str:
+    """Lay lines of cells out in columns; the last column is as long as it is."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)][:-1]
+    return "\n".join("  ".join([*map(str.ljust, line[:-1], widths), line[-1]]) for line in table)
+
+
 def sha256(path: Path) -> str:
     """Hash a file of any size in little memory."""
     with path.open("rb") as file:

@@ -9,6 +9,8 @@ from .encoding import Matrix
 
 CELLS = 10_000
 BLOCK = 2_000_000
+# Scikit-learn's log loss holds probabilities so far from 0 and 1.
+TINY = 2.0**-52
 
 
 def resampled_sums(rows: Matrix, resamples: int, seed: int = 0) -> Matrix:
@@ -103,8 +105,7 @@ def classification(truth: Any, probabilities: Any, resamples: int) -> dict[str, 
     of, said = np.divmod(cells, classes)
     blocks = [_hits(of, said, drawn, classes) for drawn in resampled_counts(counts, resamples)]
     found = dict(zip(("accuracy", "balanced_accuracy", "f1_macro"), np.hstack(blocks), strict=True))
-    tiny = np.finfo(np.float64).eps
-    given = np.clip(probabilities[np.arange(len(codes)), codes], tiny, 1 - tiny)
+    given = np.clip(probabilities[np.arange(len(codes)), codes], TINY, 1 - TINY)
     rows = np.column_stack([-np.log(given), _placements(codes, probabilities)])
     losses, areas = resampled_means(rows, resamples).T
     found["log_loss"] = losses

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from scipy import special
+from scipy import stats
 
 from .bootstrap import resampled_counts, resampled_means
 from .contract import Column, Task
-from .encoding import UNSEEN, Matrix, encode_series
+from .encoding import Matrix
 from .settings import Gate
 
 
@@ -104,18 +103,14 @@ def compare(
 
 
 def slices(
-    columns: Iterable[Column],
-    frame: pd.DataFrame,
-    champion: Matrix,
-    challenger: Matrix,
-    settings: Gate,
+    encoded: Iterable[tuple[Column, Matrix]], champion: Matrix, challenger: Matrix, settings: Gate
 ) -> list[Slice]:
     """Compare two models on every group of rows with the same category or the same flag.
 
     Parameters
     ----------
-    columns : iterable of Column
-    frame : DataFrame
+    encoded : iterable of (Column, ndarray of shape (n_rows,))
+        Columns with their encoded values; those of other kinds are left out.
     champion, challenger : ndarray, shape (n_rows,)
         Scores of each row, more is better. Hits (0 and 1) are compared by McNemar's exact test
         (1947, Psychometrika 12), other scores by Student's paired t-test, both one-sided.
@@ -130,14 +125,11 @@ def slices(
     loss = champion - challenger
     hits = bool(np.isin([champion, challenger], (0, 1)).all())
     found = []
-    for column in columns:
-        if column.kind not in ("categorical", "boolean") or column.name not in frame:
+    for column, codes in encoded:
+        if column.kind not in ("categorical", "boolean"):
             continue
-        names = [*column.categories, "(unseen)", "(missing)"]
-        codes = encode_series(column, frame[column.name]).copy()
-        codes[codes == UNSEEN] = len(names) - 2
-        codes[np.isnan(codes)] = len(names) - 1
-        groups = codes.astype(int)
+        names = ["(missing)", "(unseen)", *column.categories]
+        groups = np.where(np.isnan(codes), -2, codes).astype(int) + 2
         rows = np.bincount(groups, minlength=len(names))
         before, after, total, squares, lost, won = (
             np.bincount(groups, weights=values, minlength=len(names))
@@ -145,7 +137,11 @@ def slices(
         )
         for i in np.flatnonzero(rows >= settings.slice_rows):
             count = int(rows[i])
-            chance = _sign_test(lost[i], won[i]) if hits else _paired_t(count, total[i], squares[i])
+            chance = (
+                _sign_test(int(lost[i]), int(won[i]))
+                if hits
+                else _paired_t(count, total[i], squares[i])
+            )
             name = f"{column.name} = {names[i]}"
             found.append(Slice(name, count, before[i] / count, after[i] / count, chance))
     return found
@@ -199,9 +195,9 @@ def _explained(
     return (float(1 - before.mean() / whole), float(1 - after.mean() / whole)), difference
 
 
-def _sign_test(lost: float, won: float) -> float:
+def _sign_test(lost: int, won: int) -> float:
     """Probability of so many losses or more among rows that one model alone gets right."""
-    return float(special.bdtrc(lost - 1, lost + won, 0.5)) if lost else 1.0
+    return float(stats.binom.sf(lost - 1, lost + won, 0.5)) if lost else 1.0
 
 
 def _paired_t(rows: int, total: float, squares: float) -> float:
@@ -212,4 +208,4 @@ def _paired_t(rows: int, total: float, squares: float) -> float:
         return 1.0
     if variance <= 0:
         return 0.0
-    return float(special.stdtr(rows - 1, -mean / np.sqrt(variance / rows)))
+    return float(stats.t.sf(mean / np.sqrt(variance / rows), rows - 1))

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from .artifacts import aligned
 from .comparison import Slice, compare, losing, slices
 from .compatibility import classes, kind, narrowings
 from .contract import Contract
-from .encoding import Matrix, encode_frame, encode_target, plain_rows, shortened
+from .encoding import Matrix, encode_frame, encode_series, encode_target, plain_rows, shortened
 from .errors import ContractError, SettingsError
 from .evaluation import LOWER_IS_BETTER, METRICS, PRIMARY, measure, silhouettes
 from .inference import Output, Predictor
@@ -24,7 +25,7 @@ Fingerprints = npt.NDArray[np.uint64]
 
 LEAST_ROWS = 30
 LATENCY_ROWS = 20
-LATENCY_CALLS = 200
+LATENCY_CALLS = 100
 LATENCY_SECONDS = 2.0
 MISSING = 0x9E3779B97F4A7C15
 
@@ -188,13 +189,7 @@ def explain(decision: Decision) -> str:
     for c in decision.checks:
         result = "passed" if c.passed else "failed"
         table.append((c.name, c.champion, c.challenger, c.required, result))
-    widths = [max(len(line[i]) for line in table) for i in range(4)]
-    return "\n".join(
-        "  ".join(
-            [*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[4]]
-        )
-        for line in table
-    )
+    return aligned(table)
 
 
 def _hashes(series: pd.Series) -> Fingerprints:
@@ -203,7 +198,7 @@ def _hashes(series: pd.Series) -> Fingerprints:
     if pd.api.types.is_datetime64_any_dtype(series):
         hashed = pd.util.hash_array(_micros(series))
     elif pd.api.types.is_numeric_dtype(series):
-        hashed = _number_hashes(series.to_numpy(np.float64, na_value=0.0))
+        hashed = pd.util.hash_array(series.to_numpy(np.float64, na_value=0.0))
     else:
         try:
             codes, different = pd.factorize(series.astype(object))
@@ -217,15 +212,10 @@ def _hashes(series: pd.Series) -> Fingerprints:
 
 def _value_hash(value: Any) -> Any:
     if isinstance(value, Real):
-        return _number_hashes(np.array([value], dtype=np.float64))[0]
+        return pd.util.hash_array(np.array([value], dtype=np.float64))[0]
     if isinstance(value, date):
         return pd.util.hash_array(_micros(pd.Series([pd.Timestamp(value)])))[0]
     return pd.util.hash_array(np.array([str(value)], dtype=object), categorize=False)[0]
-
-
-def _number_hashes(values: Any) -> Any:
-    # Minus zero equals zero, but not in its bits.
-    return pd.util.hash_array(values + 0.0)
 
 
 def _micros(series: pd.Series) -> Any:
@@ -303,10 +293,14 @@ def _compared(
     said = f"{found.challenger:.4g} ({found.difference:+.4g}, at least {found.low:+.4g})"
     checks = [Check(metric, f"{found.champion:.4g}", said, required, better)]
     if truth is None:
-        frame = frame.iloc[silhouettes(result.labels, features)[0]]
-    columns = {column.name: column for column in (*old.features, *contract.features)}.values()
+        chosen = silhouettes(result.labels, features)[0]
+        frame, matrix = frame.iloc[chosen], matrix[chosen]
+    known = {column.name for column in old.features}
+    encoded = list(zip(old.features, matrix.T, strict=True))
+    added = [column for column in contract.features if column.name not in known]
+    encoded += [(column, encode_series(column, frame[column.name])) for column in added]
     theirs, ours = (_scores(contract, truth, each, before) for each in (before, answers))
-    parts = slices(columns, frame, theirs, ours, settings)
+    parts = slices(encoded, theirs, ours, settings)
     parts.sort(key=lambda part: -part.loss)
     checks.append(_fair(parts, settings))
     return checks, {
@@ -328,7 +322,7 @@ def _scores(contract: Contract, truth: Any, answers: Any, before: Any) -> Any:
         return answers
     if contract.classes:
         return (answers == truth).astype(float)
-    return -np.abs(truth - answers) / (np.abs(truth - before).mean() or 1.0)
+    return 0.0 - np.abs(truth - answers) / (np.abs(truth - before).mean() or 1.0)
 
 
 def _fair(parts: list[Slice], settings: Gate) -> Check:
