@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from {{ cookiecutter.package }} import stages
+from {{ cookiecutter.package }} import bundle, stages
 from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.settings import Settings
 
@@ -68,6 +68,7 @@ class Road:
         self.settings = settings
         self.said = {name: stage(settings) for name, stage in stages.STAGES.items()}
         self.predictor = Predictor.load(settings.serving.bundle)
+        self.pipeline = bundle.load_model(stages.MODEL)
         self.train = pd.read_parquet(stages.TRAIN)
         self.test = pd.read_parquet(stages.TEST)
 
