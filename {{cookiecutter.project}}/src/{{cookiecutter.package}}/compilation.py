@@ -299,8 +299,9 @@ def skl2onnx_graph(model: Any, double: bool) -> bytes:
 
     kind = DoubleTensorType if double else FloatTensorType
     with warnings.catch_warnings():
-        # It reads attributes that scikit-learn is about to drop.
+        # It uses what scikit-learn and numpy are about to drop.
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
         converted = convert_sklearn(
             model,
             name="model",
