@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from {{ cookiecutter.package }} import artifacts, stages
+from {{ cookiecutter.package }} import artifacts, bundle, stages
 from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.settings import Settings
 
@@ -69,6 +69,7 @@ class Road:
         self.settings = settings
         self.said = {name: stages.STAGES[name](settings) for name in UNTIL_BUNDLE}
         self.predictor = Predictor.load(settings.serving.bundle)
+        self.pipeline = bundle.load_model(artifacts.MODEL)
         self.train = pd.read_parquet(artifacts.TRAIN)
         self.test = pd.read_parquet(artifacts.TEST)
 

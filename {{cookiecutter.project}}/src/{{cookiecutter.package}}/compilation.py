@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -297,13 +298,17 @@ def skl2onnx_graph(model: Any, double: bool) -> bytes:
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 
     kind = DoubleTensorType if double else FloatTensorType
-    converted = convert_sklearn(
-        model,
-        name="model",
-        initial_types=[(graphs.INPUT, kind([None, model.n_features_in_]))],
-        target_opset=SKL2ONNX_OPSETS,
-        options={id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None,
-    )
+    with warnings.catch_warnings():
+        # It uses what scikit-learn and numpy are about to drop.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        converted = convert_sklearn(
+            model,
+            name="model",
+            initial_types=[(graphs.INPUT, kind([None, model.n_features_in_]))],
+            target_opset=SKL2ONNX_OPSETS,
+            options={id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None,
+        )
     serialized: bytes = converted.SerializeToString(deterministic=True)
     return serialized
 

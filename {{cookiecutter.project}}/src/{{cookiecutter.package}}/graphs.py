@@ -22,6 +22,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from .encoding import Matrix
 
 OPSETS = {"": 18, "ai.onnx.ml": 5}
+# The last that has the older operators for trees.
+ML_OF_OLD_TREES = 3
 IR_VERSION = 10
 ML = "ai.onnx.ml"
 INPUT, ANSWER = "features", "answer"
@@ -45,6 +47,7 @@ class Graph:
         self.width = width
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.opsets = dict(OPSETS)
 
     def constant(self, value: Any) -> str:
         """Keep an array and return its name."""
@@ -78,7 +81,7 @@ class Graph:
         )
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid(domain, at) for domain, at in OPSETS.items()],
+            opset_imports=[helper.make_opsetid(domain, at) for domain, at in self.opsets.items()],
             ir_version=IR_VERSION,
             producer_name="",
         )
@@ -286,6 +289,7 @@ def _many_targets_a_leaf(graph: Graph, members: Sequence[Tree]) -> str:
     def inner(name: str) -> Any:
         return np.where(leaf, 0, np.concatenate([getattr(tree, name) for tree in members]))
 
+    graph.opsets[ML] = ML_OF_OLD_TREES
     at, target = np.nonzero(np.where(leaf[:, None], values, 0.0))
     result = graph.add(
         "TreeEnsembleRegressor",
