@@ -7,16 +7,17 @@ import {{ cookiecutter.package }} as project
 
 ROOT = Path(project.__file__).parent
 LAYERS = [
-    {"artifacts", "errors"},
-    {"settings"},
+    {"errors"},
+    {"artifacts", "settings"},
     {"contract"},
     {"encoding"},
     {"violations", "features", "graphs", "bootstrap", "compatibility"},
     {"plan", "preprocessing", "comparison"},
     {"bundle", "inspection", "data", "compilation"},
-    {"inference"},
-    {"evaluation", "batch"},
+    {"inference", "registry"},
+    {"evaluation", "batch", "flavor"},
     {"training", "plots", "gate"},
+    {"release"},
     {"stages", "serving"},
     {"cli"},
     {"__main__"},

@@ -1,4 +1,4 @@
-"""Files that the stages leave: JSON and CSV that a person can read, and a file's hash."""
+"""Files that the stages leave: where they lie, JSON and CSV that a person can read, hashes."""
 
 import csv
 import hashlib
@@ -6,6 +6,23 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from .errors import DataError
+
+SNAPSHOT = Path("data/snapshot.parquet")
+TRAIN, TEST = Path("data/train.parquet"), Path("data/test.parquet")
+CONTRACT = Path("contract.json")
+MODEL, TRAINING = Path("models/model.skops"), Path("models/training.json")
+TRIALS = Path("models/trials.json")
+REPORTS = Path("reports")
+METRICS, RUN, REPORT = REPORTS / "metrics.json", REPORTS / "run.json", REPORTS / "report.html"
+
+
+def read_json(path: Path) -> Any:
+    """Read what a stage left; raise DataError where it did not run."""
+    if not path.is_file():
+        raise DataError(f"{path} not found: run the earlier steps first, or the whole pipeline")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(content: Any, path: Path) -> None:

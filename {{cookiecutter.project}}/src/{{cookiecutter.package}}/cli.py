@@ -92,6 +92,33 @@ def package(params: Params = PARAMS) -> None:
 
 
 @app.command()
+def register(params: Params = PARAMS) -> None:
+    """Keep the finished run in MLflow; its model becomes the challenger."""
+    settings = _settings(params)
+    from . import release
+
+    _say("register", release.register(settings))
+
+
+@app.command()
+def promote(params: Params = PARAMS) -> None:
+    """Let the challenger serve, if the gate finds it better than the champion."""
+    settings = _settings(params)
+    from . import release
+
+    _say("promote", release.promote(settings))
+
+
+@app.command()
+def rollback(params: Params = PARAMS) -> None:
+    """Put the previous champion back."""
+    settings = _settings(params)
+    from . import release
+
+    _say("rollback", release.rollback(settings))
+
+
+@app.command()
 def pipeline(params: Params = PARAMS) -> None:
     """Run all stages, from the source to the bundle."""
     settings = _settings(params)

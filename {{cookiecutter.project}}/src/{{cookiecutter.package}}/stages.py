@@ -1,6 +1,5 @@
 """The stages of the road; each reads files, writes files, and says in a line what came out."""
 
-import json
 import platform
 import subprocess
 from dataclasses import asdict
@@ -13,7 +12,19 @@ import pandas as pd
 import sklearn
 
 from . import bundle, contract, data, evaluation, inspection, plots, training, violations
-from .artifacts import write_csv, write_json
+from .artifacts import (
+    CONTRACT,
+    METRICS,
+    MODEL,
+    REPORTS,
+    SNAPSHOT,
+    TEST,
+    TRAIN,
+    TRAINING,
+    read_json,
+    write_csv,
+    write_json,
+)
 from .contract import Contract
 from .encoding import Matrix, encode_frame, encode_target, plain_rows
 from .errors import ContractError, DataError
@@ -21,12 +32,6 @@ from .inference import Predictor
 from .plan import Plan
 from .settings import Settings
 
-SNAPSHOT = Path("data/snapshot.parquet")
-TRAIN, TEST = Path("data/train.parquet"), Path("data/test.parquet")
-CONTRACT = Path("contract.json")
-MODEL, TRAINING = Path("models/model.skops"), Path("models/training.json")
-REPORTS = Path("reports")
-METRICS = REPORTS / "metrics.json"
 EXAMPLES = 8
 
 
@@ -126,8 +131,8 @@ def package(settings: Settings) -> str:
     from .compilation import compile_pipeline
 
     agreed, pipeline = contract.read(CONTRACT), bundle.load_model(MODEL)
-    facts, trained = _read_json(SNAPSHOT.with_suffix(".json")), _read_json(TRAINING)
-    measured = _read_json(METRICS)
+    facts, trained = read_json(SNAPSHOT.with_suffix(".json")), read_json(TRAINING)
+    measured = read_json(METRICS)
     train_rows, test_rows = _table(TRAIN, "prepare"), _table(TEST, "prepare")
     compiled = compile_pipeline(pipeline, agreed, encode_frame(agreed, test_rows))
     card = {
@@ -215,12 +220,6 @@ def _table(path: Path, stage: str) -> pd.DataFrame:
 def _encoded(path: Path, agreed: Contract) -> tuple[Matrix, Matrix | None]:
     frame = _table(path, "prepare")
     return encode_frame(agreed, frame), encode_target(agreed, frame)
-
-
-def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        raise DataError(f"{path} not found: run the earlier steps first, or the whole pipeline")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def git_commit() -> str | None:

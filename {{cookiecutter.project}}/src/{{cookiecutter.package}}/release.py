@@ -1,0 +1,304 @@
+"""Release: a finished pipeline becomes a challenger, a challenger the champion, and back again."""
+
+import hashlib
+import platform
+import shutil
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import contract as contracts
+from . import registry
+from .artifacts import (
+    CONTRACT,
+    METRICS,
+    REPORT,
+    REPORTS,
+    RUN,
+    SNAPSHOT,
+    TEST,
+    TRAIN,
+    TRAINING,
+    TRIALS,
+    read_json,
+    sha256,
+    write_json,
+)
+from .bundle import CARD, EXAMPLES
+from .errors import BundleError, DataError, GateError, RegistryError
+from .registry import CHALLENGER, CHAMPION, PackagedModel, Record, Store, Version
+from .settings import Settings
+
+PARAMS = Path("params.yaml")
+LOCKS = (Path("poetry.lock"), Path("requirements-dev.txt"))
+FINGERPRINTS = "training_rows.npy"
+EXAMPLE_ROWS = 5
+
+
+def register(settings: Settings) -> str:
+    """Keep what the stages left as one run, its bundle as a model version, and let it challenge.
+
+    The same files again change nothing. ``reports/run.json`` says where they are.
+
+    Raises
+    ------
+    DataError
+        Where a stage did not run.
+    RegistryError
+        Where the store cannot be used.
+    """
+    card = read_json(settings.serving.bundle / CARD)
+    with tempfile.TemporaryDirectory() as scratch:
+        record = _record(settings, card, Path(scratch))
+        packaged = _packaged(settings, card)
+        with registry.connect(settings) as store:
+            store.settle()
+            version = store.log(record, packaged)
+            challenges = _challenge(store, version)
+            place = registry.shown(store.uri)
+    write_json(
+        {
+            "run_id": version.run_id,
+            "model": settings.tracking.model,
+            "model_version": version.number,
+            "bundle_version": card["version"],
+        },
+        RUN,
+    )
+    return f"version {version.number} of {settings.tracking.model}, {challenges}, in {place}"
+
+
+def promote(settings: Settings) -> str:
+    """Let the challenger take the champion's place, if the gate opens.
+
+    Both answer the same held-out rows, without those that either was trained on.
+
+    Raises
+    ------
+    RegistryError
+        Where there is nothing to promote.
+    GateError
+        Where the challenger is refused, with the table of reasons; the champion stays.
+    """
+    import pandas as pd
+
+    from . import gate
+    from .inference import Predictor
+
+    if not TEST.is_file():
+        raise DataError(f"{TEST} not found: run the prepare step first")
+    model = settings.tracking.model
+    with registry.connect(settings) as store, tempfile.TemporaryDirectory() as scratch:
+        store.settle()
+        champion, challenger = store.aliased(CHAMPION), store.aliased(CHALLENGER)
+        if challenger is None:
+            holder = f"; version {champion.number} is the champion" if champion else ""
+            raise RegistryError(
+                f"{model} has no challenger in {registry.shown(store.uri)}{holder}: "
+                "run the pipeline first"
+            )
+        if champion and champion.number == challenger.number:
+            raise RegistryError(
+                f"version {champion.number} of {model} is the champion already: "
+                "nothing to promote, run the pipeline on other data or settings first"
+            )
+        frame, rows = pd.read_parquet(TEST), {}
+        for version in filter(None, (challenger, champion)):
+            rows[version.number] = len(frame)
+            frame = gate.unseen(frame, _fingerprints(store, version, Path(scratch)))
+            if frame.empty:
+                raise RegistryError(
+                    f"version {version.number} of {model} was trained on all held-out rows of "
+                    f"{TEST} that were left: add new rows to the source, and run the pipeline"
+                )
+        bundles = {}
+        for version in filter(None, (challenger, champion)):
+            folder = Path(scratch, version.number)
+            try:
+                bundles[version.number] = Predictor.load(
+                    store.download(version, registry.BUNDLE, folder)
+                )
+            except BundleError as error:
+                raise RegistryError(
+                    f"version {version.number} of {model} cannot be loaded here: {error}"
+                ) from error
+        decision = gate.decide(
+            bundles[challenger.number],
+            bundles[champion.number] if champion else None,
+            frame,
+            settings.gate,
+        )
+        event = registry.event(
+            _next(store),
+            challenger.number,
+            "promoted" if decision.promoted else "refused",
+            decision.reason,
+            champion=challenger.number,
+            previous=champion.number if champion else None,
+            rows=len(frame),
+            figures=decision.figures,
+        )
+        table = gate.explain(decision)
+        if not decision.promoted:
+            store.record(event)
+            raise GateError(
+                f"version {challenger.number} of {model} is refused: {decision.reason}\n{table}"
+            )
+        store.crown(event)
+    instead = f" instead of version {champion.number}" if champion else ", the first one"
+    return f"version {challenger.number} of {model} is the champion{instead}\n{table}"
+
+
+def rollback(settings: Settings) -> str:
+    """Put the previous champion back; again, the one before it.
+
+    Raises
+    ------
+    RegistryError
+        Where there is no champion, or none before it.
+    """
+    model = settings.tracking.model
+    with registry.connect(settings) as store:
+        store.settle()
+        champion = store.aliases().get(CHAMPION)
+        if champion is None:
+            raise RegistryError(
+                f"{model} has no champion in {registry.shown(store.uri)}: nothing to roll back"
+            )
+        line = _line_of_champions(store)
+        if len(line) < 2 or line[-1] != champion:
+            raise RegistryError(
+                f"version {champion} of {model} has no earlier champion: promote another version"
+            )
+        previous = line[-2]
+        store.crown(
+            registry.event(
+                _next(store),
+                champion,
+                "rolled back",
+                f"to version {previous}",
+                champion=previous,
+                previous=champion,
+            )
+        )
+    return f"version {previous} of {model} is the champion again, instead of version {champion}"
+
+
+def champion_card(settings: Settings) -> dict[str, Any] | None:
+    """Return what is known of the champion, for a comparison.
+
+    Returns
+    -------
+    dict or None
+        ``version`` of the model, ``run_id`` and ``card`` of its bundle; None without a champion,
+        and where there is no store yet.
+    """
+    if not registry.exists(settings):
+        return None
+    with registry.connect(settings) as store, tempfile.TemporaryDirectory() as scratch:
+        champion = store.aliased(CHAMPION)
+        if champion is None:
+            return None
+        card = store.download(champion, f"{registry.BUNDLE}/{CARD}", Path(scratch))
+        return {"version": champion.number, "run_id": champion.run_id, "card": read_json(card)}
+
+
+def attach(settings: Settings, path: Path) -> None:
+    """Keep one more file, such as the report, with the run that `register` made."""
+    run_id = read_json(RUN)["run_id"]
+    with registry.connect(settings) as store:
+        store.attach(run_id, path)
+
+
+def _challenge(store: Store, version: Version) -> str:
+    """Let a version challenge, unless it serves already or had to be taken back."""
+    if store.aliases().get(CHAMPION) == version.number:
+        return "the champion already"
+    decisions = version.decisions
+    if decisions and decisions[-1]["decision"] == "rolled back":
+        return f"which was rolled back by {decisions[-1]['who']} and does not challenge again"
+    store.challenge(version)
+    return "the challenger"
+
+
+def _line_of_champions(store: Store) -> list[str]:
+    """Return all champions that were not rolled back, oldest first."""
+    line: list[str] = []
+    for event in store.events():
+        if event["decision"] == "promoted":
+            line.append(event["version"])
+        elif event["decision"] == "rolled back" and line:
+            line.pop()
+    return line
+
+
+def _next(store: Store) -> int:
+    return max((event["number"] for event in store.events()), default=0) + 1
+
+
+def _fingerprints(store: Store, version: Version, folder: Path) -> Any:
+    import numpy as np
+
+    return np.load(store.download_of_run(version, FINGERPRINTS, folder / f"run{version.number}"))
+
+
+def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
+    """Gather what the stages left; the files are copied into a folder."""
+    import numpy as np
+    import pandas as pd
+
+    from . import gate
+
+    trained, measured = read_json(TRAINING), read_json(METRICS)
+    facts = read_json(SNAPSHOT.with_suffix(".json"))
+    trials = read_json(TRIALS) if TRIALS.exists() else []
+    scores = trained["cross_validation"]
+    if not TRAIN.is_file():
+        raise DataError(f"{TRAIN} not found: run the prepare step first")
+    made_from = [settings.serving.bundle / CARD, TRAINING, *([TRIALS] if TRIALS.exists() else [])]
+    digest = hashlib.sha256("".join(map(sha256, made_from)).encode()).hexdigest()
+    locks = {path.name: sha256(path) for path in LOCKS if path.exists()}
+    environment = {"libraries": card["libraries"], "platform": platform.platform(), "lock": locks}
+    np.save(folder / FINGERPRINTS, gate.fingerprints(pd.read_parquet(TRAIN)))
+    write_json(environment, folder / "environment.json")
+    sections = settings.model_dump(mode="json", include={"data", "preprocessing", "training"})
+    found = [CONTRACT, PARAMS, TRAINING, TRIALS, SNAPSHOT.with_suffix(".json")]
+    found += [path for path in sorted(REPORTS.rglob("*")) if path not in (RUN, REPORT)]
+    for path in found:
+        if path.is_file():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / path)
+    others = {name: part for name, part in measured.items() if name != "test"}
+    summary = {"cross_validation": {"mean": scores["mean"], "std": scores["std"]}}
+    chosen = {name: value for name, value in trained.items() if name != "cross_validation"}
+    tags = {
+        "bundle_version": card["version"],
+        "data_sha256": facts["sha256"],
+        **({"git_commit": card["git_commit"]} if card.get("git_commit") else {}),
+        **{f"lock_{name}": value for name, value in locks.items()},
+    }
+    return Record(
+        digest=digest,
+        params=registry.flat({**sections, **chosen}),
+        metrics=registry.numbers({**measured["test"], **others, **summary}),
+        folds=(scores["metric"], scores["folds"]),
+        trials=trials,
+        tags=tags,
+        files=folder,
+        dataset=facts,
+    )
+
+
+def _packaged(settings: Settings, card: dict[str, Any]) -> PackagedModel:
+    import pandas as pd
+
+    bundle = settings.serving.bundle
+    pinned = [f"{name}=={made}" for name, made in card["libraries"].items() if name != "python"]
+    return PackagedModel(
+        bundle=bundle,
+        contract=contracts.read(bundle / CONTRACT.name),
+        frame=pd.read_parquet(TEST).head(EXAMPLE_ROWS),
+        answer=read_json(bundle / EXAMPLES)[0]["prediction"],
+        requirements=[*pinned, f"pandas=={metadata.version('pandas')}"],
+    )
