@@ -12,6 +12,8 @@ import re
 import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,9 +33,10 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 BUNDLE = "data/bundle"
+VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 WAIT_SECONDS = 3
-ELSEWHERE = "set tracking.uri or MLFLOW_TRACKING_URI; sqlite:///mlflow.db needs no server"
+ELSEWHERE = f"set tracking.uri or {VARIABLE}; sqlite:///mlflow.db needs no server"
 
 # Of a run and of a model version: what it was made from. Of a run: who is writing it.
 DIGEST, HOST, PROCESS = "digest", "host", "process"
@@ -456,17 +459,48 @@ def connect(settings: Settings) -> Iterator[Store]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    before = os.environ.get(VARIABLE)
+    # A new version's model is looked up where the environment says, whatever the client was given.
+    os.environ[VARIABLE] = address
     try:
         if (file := _sqlite_file(address)) and not file.exists():
             _create(file)
         yield Store(MlflowClient(address, address), address, settings.tracking.model)
     except MlflowException as error:
         raise RegistryError(f"{shown(address)}: {_line(error)}") from error
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
 
 
 def uri(settings: Settings) -> str:
     """Return where runs and models are kept; MLFLOW_TRACKING_URI comes first."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
+    return os.environ.get(VARIABLE) or settings.tracking.uri
+
+
+def browse(settings: Settings, port: int) -> None:
+    """Show the store in MLflow's pages until Ctrl-C; a server has them already.
+
+    Raises
+    ------
+    RegistryError
+        Where there is no store yet, or it cannot be used.
+    """
+    address = uri(settings)
+    if not exists(settings):
+        raise RegistryError(f"{address} is not there yet: run the pipeline first")
+    _check(address)
+    if urlsplit(address).scheme.startswith("http"):
+        print(f"MLflow's pages are at {shown(address)}", flush=True)
+        return
+    _quiet()
+    place = f"http://127.0.0.1:{port}"
+    print(f"MLflow's pages come up at {place} in a few seconds; Ctrl-C ends them", flush=True)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", address]
+    with suppress(KeyboardInterrupt):
+        subprocess.run([*command, "--port", str(port), "--workers", "1"], check=False)
 
 
 def exists(settings: Settings) -> bool:

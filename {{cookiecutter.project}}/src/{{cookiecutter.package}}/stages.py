@@ -3,7 +3,6 @@
 import platform
 import subprocess
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
