@@ -121,6 +121,12 @@ def folder(road, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def roads(walk) -> dict[str, Road]:
+    """The roads of all tasks."""
+    return {task: walk(**sections) for task, sections in TASKS.items()}
+
+
 class Desk:
     """A folder from which roads are registered in a store of its own."""
 

@@ -201,7 +201,7 @@ def _explained(
 
 def _sign_test(lost: float, won: float) -> float:
     """Probability of so many losses or more among rows that one model alone gets right."""
-    return float(special.bdtrc(lost - 1, lost + won, 0.5)) if lost else 1.0
+    return float(special.bdtrc(int(lost) - 1, int(lost + won), 0.5)) if lost else 1.0
 
 
 def _paired_t(rows: int, total: float, squares: float) -> float:

@@ -15,7 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -339,7 +339,7 @@ class Store:
 
         now = _milliseconds()
         metric, folds = record.folds
-        metrics = [Metric(name, value, now, 0) for name, value in _named(record.metrics)]
+        metrics = [Metric(name, value, now, 0) for name, value in named(record.metrics).items()]
         metrics += [Metric(f"fold.{metric}", value, now, i) for i, value in enumerate(folds, 1)]
         tags = {**record.tags, "mlflow.user": who()}
         if commit := record.tags.get("git_commit"):
@@ -382,11 +382,11 @@ class Store:
         """Log all at once, in as many requests as MLflow's limits ask for."""
         from mlflow.entities import Param, RunTag
 
-        named = [Param(name, _text(value)) for name, value in _named(params)]
-        first = [RunTag(name, value) for name, value in tags.items()]
-        while metrics or named or first:
-            self.client.log_batch(run_id, metrics[:800], named[:100], first[:100])
-            metrics, named, first = metrics[800:], named[100:], first[100:]
+        texts = [Param(name, _text(value)) for name, value in named(params).items()]
+        marks = [RunTag(name, value) for name, value in tags.items()]
+        while metrics or texts or marks:
+            self.client.log_batch(run_id, metrics[:800], texts[:100], marks[:100])
+            metrics, texts, marks = metrics[800:], texts[100:], marks[100:]
 
     def _model(self, run_id: str, experiment: str, packaged: PackagedModel) -> str:
         """Keep a bundle with a run as a model that MLflow can load; return the model's id."""
@@ -650,6 +650,9 @@ def _create(file: Path) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RegistryError(f"{file} cannot be made ({error}): {ELSEWHERE}") from error
+    try:
         store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
             f"sqlite:///{partial}", (file.absolute().parent / "mlartifacts").as_uri()
         )
@@ -714,7 +717,7 @@ def _answer_type(packaged: PackagedModel) -> str:
     return "double" if types == {int, float} else "string"
 
 
-def _named(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+def named(values: Mapping[str, Any]) -> dict[str, Any]:
     """Replace what MLflow allows in no name; names stay different."""
     taken: dict[str, Any] = {}
     for name, value in values.items():
@@ -724,7 +727,7 @@ def _named(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             count += 1
             unique = f"{allowed}_{count}"
         taken[unique] = value
-    return taken.items()
+    return taken
 
 
 def _text(value: Any) -> str:

@@ -251,7 +251,7 @@ def _unseen(frame: Any, store: Store, version: Version, folder: Path) -> Any:
         columns, seen = known["columns"].tolist(), known["rows"]
     if not set(columns) <= set(frame.columns):
         return frame
-    return frame.loc[gate.unseen(frame[columns], seen).index]
+    return frame[~np.isin(gate.fingerprints(frame[columns]), seen)]
 
 
 def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
