@@ -104,7 +104,7 @@ def copy_project(project, target):
     made = shutil.ignore_patterns(
         *(".venv", ".cache", ".git", ".hypothesis", ".pytest_cache", "__pycache__"),
         *(".coverage*", "coverage.xml", "bundle", "models", "reports"),
-        *("contract.json", "dvc.lock", "*.parquet", "snapshot.json", "mlflow.db", "mlruns"),
+        *("contract.json", "dvc.lock", "*.parquet", "snapshot.json", "mlflow.db", "mlartifacts"),
         *(".storage", "cache", "tmp"),
     )
     return Path(shutil.copytree(project, target, ignore=made))

@@ -194,7 +194,7 @@ def test_killed_at_any_stage(finished, victim, stage):
     for name in ("contract.json", "dvc.lock", "mlflow.db", ".dvc/cache", ".dvc/tmp"):
         path = victim.folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    for name in ("bundle", "models", "reports", "mlruns"):
+    for name in ("bundle", "models", "reports", "mlartifacts"):
         shutil.rmtree(victim.folder / name, ignore_errors=True)
     for path in Path(victim.folder / "data").glob("*.*"):
         path.unlink()

@@ -129,6 +129,18 @@ def report(
 
 
 @app.command()
+def ui(
+    params: Params = PARAMS,
+    port: Annotated[int, typer.Option("--port", help="Of this machine.")] = 5000,
+) -> None:
+    """Show runs and models in MLflow's pages."""
+    settings = _settings(params)
+    from . import registry
+
+    registry.browse(settings, port)
+
+
+@app.command()
 def pipeline(params: Params = PARAMS) -> None:
     """Run all stages, from the source to the bundle."""
     settings = _settings(params)

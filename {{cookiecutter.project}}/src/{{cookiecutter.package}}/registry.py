@@ -12,8 +12,10 @@ import re
 import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,9 +33,10 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 BUNDLE = "data/bundle"
+VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 WAIT_SECONDS = 3
-ELSEWHERE = "set tracking.uri or MLFLOW_TRACKING_URI; sqlite:///mlflow.db needs no server"
+ELSEWHERE = f"set tracking.uri or {VARIABLE}; sqlite:///mlflow.db needs no server"
 
 # Of a run and of a model version: what it was made from. Of a run: who is writing it.
 DIGEST, HOST, PROCESS = "digest", "host", "process"
@@ -294,7 +297,7 @@ class Store:
             return str(known.experiment_id)
         place = None
         if file := _sqlite_file(self.uri):
-            place = (file.absolute().parent / "mlruns" / self.model).as_uri()
+            place = (file.absolute().parent / "mlartifacts" / self.model).as_uri()
         try:
             return str(self.client.create_experiment(self.model, place))
         except MlflowException:
@@ -336,7 +339,7 @@ class Store:
 
         now = _milliseconds()
         metric, folds = record.folds
-        metrics = [Metric(name, value, now, 0) for name, value in _named(record.metrics)]
+        metrics = [Metric(name, value, now, 0) for name, value in named(record.metrics).items()]
         metrics += [Metric(f"fold.{metric}", value, now, i) for i, value in enumerate(folds, 1)]
         tags = {**record.tags, "mlflow.user": who()}
         if commit := record.tags.get("git_commit"):
@@ -379,11 +382,11 @@ class Store:
         """Log all at once, in as many requests as MLflow's limits ask for."""
         from mlflow.entities import Param, RunTag
 
-        named = [Param(name, _text(value)) for name, value in _named(params)]
-        first = [RunTag(name, value) for name, value in tags.items()]
-        while metrics or named or first:
-            self.client.log_batch(run_id, metrics[:800], named[:100], first[:100])
-            metrics, named, first = metrics[800:], named[100:], first[100:]
+        texts = [Param(name, _text(value)) for name, value in named(params).items()]
+        marks = [RunTag(name, value) for name, value in tags.items()]
+        while metrics or texts or marks:
+            self.client.log_batch(run_id, metrics[:800], texts[:100], marks[:100])
+            metrics, texts, marks = metrics[800:], texts[100:], marks[100:]
 
     def _model(self, run_id: str, experiment: str, packaged: PackagedModel) -> str:
         """Keep a bundle with a run as a model that MLflow can load; return the model's id."""
@@ -456,17 +459,48 @@ def connect(settings: Settings) -> Iterator[Store]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    before = os.environ.get(VARIABLE)
+    # A new version's model is looked up where the environment says, whatever the client was given.
+    os.environ[VARIABLE] = address
     try:
         if (file := _sqlite_file(address)) and not file.exists():
             _create(file)
         yield Store(MlflowClient(address, address), address, settings.tracking.model)
     except MlflowException as error:
         raise RegistryError(f"{shown(address)}: {_line(error)}") from error
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
 
 
 def uri(settings: Settings) -> str:
     """Return where runs and models are kept; MLFLOW_TRACKING_URI comes first."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
+    return os.environ.get(VARIABLE) or settings.tracking.uri
+
+
+def browse(settings: Settings, port: int) -> None:
+    """Show the store in MLflow's pages until Ctrl-C; a server has them already.
+
+    Raises
+    ------
+    RegistryError
+        Where there is no store yet, or it cannot be used.
+    """
+    address = uri(settings)
+    if not exists(settings):
+        raise RegistryError(f"{address} is not there yet: run the pipeline first")
+    _check(address)
+    if urlsplit(address).scheme.startswith("http"):
+        print(f"MLflow's pages are at {shown(address)}", flush=True)
+        return
+    _quiet()
+    place = f"http://127.0.0.1:{port}"
+    print(f"MLflow's pages come up at {place} in a few seconds; Ctrl-C ends them", flush=True)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", address]
+    with suppress(KeyboardInterrupt):
+        subprocess.run([*command, "--port", str(port), "--workers", "1"], check=False)
 
 
 def exists(settings: Settings) -> bool:
@@ -530,6 +564,7 @@ def _quiet() -> None:
     for name, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
@@ -615,8 +650,11 @@ def _create(file: Path) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RegistryError(f"{file} cannot be made ({error}): {ELSEWHERE}") from error
+    try:
         store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
-            f"sqlite:///{partial}", (file.absolute().parent / "mlruns").as_uri()
+            f"sqlite:///{partial}", (file.absolute().parent / "mlartifacts").as_uri()
         )
         store.engine.dispose()
         if not file.exists():
@@ -679,7 +717,7 @@ def _answer_type(packaged: PackagedModel) -> str:
     return "double" if types == {int, float} else "string"
 
 
-def _named(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+def named(values: Mapping[str, Any]) -> dict[str, Any]:
     """Replace what MLflow allows in no name; names stay different."""
     taken: dict[str, Any] = {}
     for name, value in values.items():
@@ -689,7 +727,7 @@ def _named(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             count += 1
             unique = f"{allowed}_{count}"
         taken[unique] = value
-    return taken.items()
+    return taken
 
 
 def _text(value: Any) -> str:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 PARAMS = Path("params.yaml")
 LOCKS = (Path("poetry.lock"), Path("requirements-dev.txt"))
-FINGERPRINTS = "training_rows.npy"
+FINGERPRINTS = "training_rows.npz"
 EXAMPLE_ROWS = 5
 
 
@@ -219,7 +219,7 @@ def _decide(
     bundles = {}
     with tempfile.TemporaryDirectory() as scratch:
         for version in versions:
-            frame = gate.unseen(frame, _fingerprints(store, version, Path(scratch)))
+            frame = _unseen(frame, store, version, Path(scratch))
             if frame.empty:
                 raise RegistryError(
                     f"version {version.number} of {model} was trained on all held-out rows of "
@@ -263,10 +263,22 @@ def _next(store: Store) -> int:
     return max((event["number"] for event in store.events()), default=0) + 1
 
 
-def _fingerprints(store: Store, version: Version, folder: Path) -> Any:
+def _unseen(frame: Any, store: Store, version: Version, folder: Path) -> Any:
+    """Leave out the rows that a version was trained on.
+
+    They are known by all columns of its training table. Where one of those is gone, no row can be
+    told to be the same, and all stay: the champion may then look better than it is.
+    """
     import numpy as np
 
-    return np.load(store.download_of_run(version, FINGERPRINTS, folder / f"run{version.number}"))
+    from . import gate
+
+    place = store.download_of_run(version, FINGERPRINTS, folder / f"run{version.number}")
+    with np.load(place) as known:
+        columns, seen = known["columns"].tolist(), known["rows"]
+    if not set(columns) <= set(frame.columns):
+        return frame
+    return frame[~np.isin(gate.fingerprints(frame[columns]), seen)]
 
 
 def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
@@ -286,7 +298,8 @@ def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
     digest = hashlib.sha256("".join(map(sha256, made_from)).encode()).hexdigest()
     locks = {path.name: sha256(path) for path in LOCKS if path.exists()}
     environment = {"libraries": card["libraries"], "platform": platform.platform(), "lock": locks}
-    np.save(folder / FINGERPRINTS, gate.fingerprints(pd.read_parquet(TRAIN)))
+    rows = pd.read_parquet(TRAIN)
+    np.savez(folder / FINGERPRINTS, rows=gate.fingerprints(rows), columns=list(rows.columns))
     write_json(environment, folder / "environment.json")
     params = settings.model_dump(mode="json", include={"data"}) | trained["settings"]
     params["estimator"] = trained["estimator"]
@@ -296,7 +309,11 @@ def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
         if path.is_file():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / path)
-    others = {name: part for name, part in measured.items() if name != "test"}
+    others = {name: part for name, part in measured.items() if name not in ("test", "intervals")}
+    others["intervals"] = {
+        name: {"low": ends[0], "high": ends[1]}
+        for name, ends in measured.get("intervals", {}).items()
+    }
     summary = {"cross_validation": {"mean": scores["mean"], "std": scores["std"]}}
     tags = {
         "bundle_version": card["version"],
