@@ -16,13 +16,17 @@ REGRESSION = Contract("regression", Target("y"), COLUMNS)
 TRUTH = np.array([0.0, 1, 1, 0, 1])
 
 
-class Oracle:
+class Regressor:
     """A pipeline that knows the answer: it is the first column."""
-
-    classes_ = np.array([0.0, 1.0])
 
     def predict(self, rows):
         return rows[:, 0]
+
+
+class Oracle(Regressor):
+    """One that knows the class."""
+
+    classes_ = np.array([0.0, 1.0])
 
     def predict_proba(self, rows):
         return np.column_stack([1 - rows[:, 0], rows[:, 0]])
@@ -60,7 +64,7 @@ def test_class_without_test_rows():
 def test_regression_errors():
     """Off by one everywhere."""
     truth = np.array([1.0, 2, 3])
-    metrics, _, _ = evaluation.evaluate(Oracle(), REGRESSION, matrix(truth + 1), truth)
+    metrics, _, _ = evaluation.evaluate(Regressor(), REGRESSION, matrix(truth + 1), truth)
     assert (1.0, 1.0) == (metrics["mean_absolute_error"], metrics["root_mean_squared_error"])
     assert pytest.approx(-0.5) == metrics["r2"]
 
@@ -148,7 +152,7 @@ def test_intervals_leave_out_what_is_not_measured():
 def test_a_clustering_transforms_its_rows_once(walk, monkeypatch):
     """Evaluation prepares the rows a single time, for groups, silhouette and picture alike."""
     road = walk(data={"target": None}, without=["weight", "alive", "variety"])
-    contract, pipeline = road.predictor.contract, road.predictor.pipeline
+    contract, pipeline = road.predictor.contract, road.pipeline
     calls = []
     preprocessing, transform = type(pipeline[0]), type(pipeline[0]).transform
 

@@ -76,12 +76,12 @@ def test_register_keeps_the_whole_run(desk, road, opened):
         )
 
     assert Path("contract.json").read_bytes() == file("contract.json").read_bytes()
-    assert card["libraries"] == json.loads(file("environment.json").read_text())["libraries"]
+    assert card["libraries"] == json.loads(file("environment.json").read_bytes())["libraries"]
     pictures = {path.name for path in Path("reports").rglob("*.png")}
     assert pictures == {path.name for path in file("reports").rglob("*.png")} != set()
     with np.load(file("training_rows.npz")) as known:
         assert len(road.train) == len(known["rows"])
-        assert list(road.train) == known["columns"].tolist()
+        assert list(road.train) == json.loads(str(known["columns"]))
     version = opened(settings, lambda store: store.version("2"))
     assert card["version"] == version.tags["bundle_version"]
 
@@ -98,7 +98,7 @@ def test_registered_once(desk, road, opened):
         "model": "garden",
         "model_version": "2",
         "bundle_version": road.predictor.card["version"],
-    } == json.loads(Path("reports/run.json").read_text())
+    } == json.loads(Path("reports/run.json").read_bytes())
 
 
 def test_each_trial_is_a_nested_run(desk, road, opened):
@@ -110,7 +110,7 @@ def test_each_trial_is_a_nested_run(desk, road, opened):
         {"number": 1, "state": "PRUNED", "value": None, "params": {}, "folds": [0.125]},
         {"number": 2, "state": "FAIL", "value": None, "params": {}, "folds": []},
     ]
-    Path("models/trials.json").write_text(json.dumps(trials))
+    Path("models/trials.json").write_text(json.dumps(trials), encoding="utf-8")
     release.register(settings)
     parent = opened(settings, lambda store: run_of(store, "3")).info.run_id
     nested = {
@@ -136,7 +136,7 @@ def test_register_after_a_kill(desk, road, opened, monkeypatch, step):
     with monkeypatch.context() as patch:
         patch.setattr(Store, "_remove", kill)
         if step == "_fill":
-            fill = Store._fill
+            fill = getattr(Store, step)
             patch.setattr(Store, step, lambda *given: [fill(*given), kill()])
         else:
             patch.setattr(Store, step, kill)
@@ -156,8 +156,8 @@ def test_register_after_a_kill(desk, road, opened, monkeypatch, step):
 def test_another_process_was_killed(desk, road, opened):
     """A run whose process is gone is removed; one whose process lives is left alone."""
     settings = desk.place(road)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
 
     def begin(store):
         experiment = store.client.get_experiment_by_name("garden").experiment_id

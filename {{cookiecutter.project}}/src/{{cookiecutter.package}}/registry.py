@@ -335,7 +335,7 @@ class Store:
         self.client.delete_run(run_id)
 
     def _fill(self, run_id: str, record: Record) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+        from mlflow.entities import Metric
 
         now = _milliseconds()
         metric, folds = record.folds
@@ -345,16 +345,7 @@ class Store:
         if commit := record.tags.get("git_commit"):
             tags["mlflow.source.git.commit"] = commit
         self._batch(run_id, metrics, record.params, tags)
-        facts = record.dataset
-        dataset = Dataset(
-            name=Path(facts["source"]).name,
-            digest=facts["sha256"][:36],
-            source_type="local",
-            source=json.dumps({"uri": facts["source"]}),
-            profile=json.dumps({"num_rows": facts["rows"], "num_columns": facts["columns"]}),
-        )
-        context = [InputTag("mlflow.data.context", "training")]
-        self.client.log_inputs(run_id, [DatasetInput(dataset, context)])
+        self.client.log_inputs(run_id, [_dataset(record.dataset)])
         self.client.log_artifacts(run_id, str(record.files))
         experiment = self.client.get_run(run_id).info.experiment_id if record.trials else ""
         for trial in record.trials:
@@ -663,6 +654,19 @@ def _create(file: Path) -> None:
         raise RegistryError(f"{file} cannot be made ({error}): {ELSEWHERE}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _dataset(facts: Mapping[str, Any]) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=Path(facts["source"]).name,
+        digest=facts["sha256"][:36],
+        source_type="local",
+        source=json.dumps({"uri": facts["source"]}),
+        profile=json.dumps({"num_rows": facts["rows"], "num_columns": facts["columns"]}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
 def _signature(packaged: PackagedModel) -> tuple[Any, "pd.DataFrame"]:

@@ -1,6 +1,7 @@
 """Release: a finished pipeline becomes a challenger, a challenger the champion, and back again."""
 
 import hashlib
+import json
 import platform
 import shutil
 import tempfile
@@ -28,7 +29,7 @@ from .artifacts import (
     write_json,
 )
 from .bundle import CARD, EXAMPLES
-from .errors import BundleError, DataError, GateError, RegistryError
+from .errors import BundleError, GateError, RegistryError
 from .registry import CHALLENGER, CHAMPION, PackagedModel, Record, Store, Version
 from .settings import Settings
 
@@ -207,36 +208,6 @@ def attach(settings: Settings, path: Path) -> None:
         store.attach(run_id, path)
 
 
-def _decide(
-    settings: Settings, store: Store, challenger: Version, champion: Version | None
-) -> tuple["Decision", int]:
-    """Let both answer the held-out rows that neither was trained on; say how many these are."""
-    from . import gate
-    from .inference import Predictor
-
-    model, frame = settings.tracking.model, read_table(TEST, "prepare")
-    versions = [version for version in (challenger, champion) if version]
-    bundles = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for version in versions:
-            frame = _unseen(frame, store, version, Path(scratch))
-            if frame.empty:
-                raise RegistryError(
-                    f"version {version.number} of {model} was trained on all held-out rows of "
-                    f"{TEST} that were left: add new rows to the source, and run the pipeline"
-                )
-        for version in versions:
-            found = store.download(version, registry.BUNDLE, Path(scratch, version.number))
-            try:
-                bundles[version.number] = Predictor.load(found)
-            except BundleError as error:
-                raise RegistryError(
-                    f"version {version.number} of {model} cannot be loaded here: {error}"
-                ) from error
-    before = bundles[champion.number] if champion else None
-    return gate.decide(bundles[challenger.number], before, frame, settings.gate), len(frame)
-
-
 def _challenge(store: Store, version: Version) -> str:
     """Let a version challenge, unless it serves already or had to be taken back."""
     if store.aliases().get(CHAMPION) == version.number:
@@ -263,6 +234,45 @@ def _next(store: Store) -> int:
     return max((event["number"] for event in store.events()), default=0) + 1
 
 
+def _decide(
+    settings: Settings, store: Store, challenger: Version, champion: Version | None
+) -> tuple["Decision", int]:
+    """Let both answer the held-out rows that neither was trained on; say how many these are."""
+    from . import gate
+
+    versions = [version for version in (challenger, champion) if version]
+    with tempfile.TemporaryDirectory() as scratch:
+        frame = _held_out(store, versions, Path(scratch))
+        loaded = [_load(store, version, Path(scratch)) for version in versions]
+    before = loaded[1] if champion else None
+    return gate.decide(loaded[0], before, frame, settings.gate), len(frame)
+
+
+def _held_out(store: Store, versions: list[Version], folder: Path) -> Any:
+    """Read the held-out rows that none of the versions was trained on."""
+    frame = read_table(TEST, "prepare")
+    for version in versions:
+        frame = _unseen(frame, store, version, folder)
+        if frame.empty:
+            raise RegistryError(
+                f"version {version.number} of {store.model} was trained on all held-out rows of "
+                f"{TEST} that were left: add new rows to the source, and run the pipeline"
+            )
+    return frame
+
+
+def _load(store: Store, version: Version, folder: Path) -> Any:
+    from .inference import Predictor
+
+    place = store.download(version, registry.BUNDLE, folder / version.number)
+    try:
+        return Predictor.load(place)
+    except BundleError as error:
+        raise RegistryError(
+            f"version {version.number} of {store.model} cannot be loaded here: {error}"
+        ) from error
+
+
 def _unseen(frame: Any, store: Store, version: Version, folder: Path) -> Any:
     """Leave out the rows that a version was trained on.
 
@@ -275,7 +285,7 @@ def _unseen(frame: Any, store: Store, version: Version, folder: Path) -> Any:
 
     place = store.download_of_run(version, FINGERPRINTS, folder / f"run{version.number}")
     with np.load(place) as known:
-        columns, seen = known["columns"].tolist(), known["rows"]
+        columns, seen = json.loads(str(known["columns"])), known["rows"]
     if not set(columns) <= set(frame.columns):
         return frame
     return frame[~np.isin(gate.fingerprints(frame[columns]), seen)]
@@ -283,65 +293,66 @@ def _unseen(frame: Any, store: Store, version: Version, folder: Path) -> Any:
 
 def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
     """Gather what the stages left; the files are copied into a folder."""
+    trained, facts = read_json(TRAINING), read_json(SNAPSHOT.with_suffix(".json"))
+    made_from = [settings.serving.bundle / CARD, TRAINING, *([TRIALS] if TRIALS.exists() else [])]
+    locks = {path.name: sha256(path) for path in LOCKS if path.exists()}
+    environment = {"libraries": card["libraries"], "platform": platform.platform(), "lock": locks}
+    write_json(environment, folder / "environment.json")
+    _copy_files(folder)
+    params = settings.model_dump(mode="json", include={"data"}) | trained["settings"]
+    params["estimator"] = trained["estimator"]
+    scores = trained["cross_validation"]
+    return Record(
+        digest=hashlib.sha256("".join(map(sha256, made_from)).encode()).hexdigest(),
+        params=registry.flat(params),
+        metrics=_metrics(read_json(METRICS), scores),
+        folds=(scores["metric"], scores["folds"]),
+        trials=read_json(TRIALS) if TRIALS.exists() else [],
+        tags={
+            "bundle_version": card["version"],
+            "data_sha256": facts["sha256"],
+            **({"git_commit": card["git_commit"]} if card.get("git_commit") else {}),
+            **{f"lock_{name}": value for name, value in locks.items()},
+        },
+        files=folder,
+        dataset=facts,
+    )
+
+
+def _copy_files(folder: Path) -> None:
+    """Copy what the stages left for a reader, and number the rows of the training."""
     import numpy as np
-    import pandas as pd
 
     from . import gate
 
-    trained, measured = read_json(TRAINING), read_json(METRICS)
-    facts = read_json(SNAPSHOT.with_suffix(".json"))
-    trials = read_json(TRIALS) if TRIALS.exists() else []
-    scores = trained["cross_validation"]
-    if not TRAIN.is_file():
-        raise DataError(f"{TRAIN} not found: run the prepare step first")
-    made_from = [settings.serving.bundle / CARD, TRAINING, *([TRIALS] if TRIALS.exists() else [])]
-    digest = hashlib.sha256("".join(map(sha256, made_from)).encode()).hexdigest()
-    locks = {path.name: sha256(path) for path in LOCKS if path.exists()}
-    environment = {"libraries": card["libraries"], "platform": platform.platform(), "lock": locks}
-    rows = pd.read_parquet(TRAIN)
-    np.savez(folder / FINGERPRINTS, rows=gate.fingerprints(rows), columns=list(rows.columns))
-    write_json(environment, folder / "environment.json")
-    params = settings.model_dump(mode="json", include={"data"}) | trained["settings"]
-    params["estimator"] = trained["estimator"]
+    rows = read_table(TRAIN, "prepare")
+    np.savez(folder / FINGERPRINTS, rows=gate.fingerprints(rows), columns=json.dumps(list(rows)))
     found = [CONTRACT, PARAMS, TRAINING, TRIALS, SNAPSHOT.with_suffix(".json")]
     found += [path for path in sorted(REPORTS.rglob("*")) if path not in (RUN, REPORT)]
     for path in found:
         if path.is_file():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / path)
+
+
+def _metrics(measured: dict[str, Any], scores: dict[str, Any]) -> dict[str, float]:
+    """Lay out what was measured: the test's by their own names, the others below their section."""
     others = {name: part for name, part in measured.items() if name not in ("test", "intervals")}
     others["intervals"] = {
         name: {"low": ends[0], "high": ends[1]}
         for name, ends in measured.get("intervals", {}).items()
     }
-    summary = {"cross_validation": {"mean": scores["mean"], "std": scores["std"]}}
-    tags = {
-        "bundle_version": card["version"],
-        "data_sha256": facts["sha256"],
-        **({"git_commit": card["git_commit"]} if card.get("git_commit") else {}),
-        **{f"lock_{name}": value for name, value in locks.items()},
-    }
-    return Record(
-        digest=digest,
-        params=registry.flat(params),
-        metrics=registry.numbers({**measured["test"], **others, **summary}),
-        folds=(scores["metric"], scores["folds"]),
-        trials=trials,
-        tags=tags,
-        files=folder,
-        dataset=facts,
-    )
+    others["cross_validation"] = {"mean": scores["mean"], "std": scores["std"]}
+    return registry.numbers({**measured["test"], **others})
 
 
 def _packaged(settings: Settings, card: dict[str, Any]) -> PackagedModel:
-    import pandas as pd
-
     bundle = settings.serving.bundle
     pinned = [f"{name}=={made}" for name, made in card["libraries"].items() if name != "python"]
     return PackagedModel(
         bundle=bundle,
         contract=contracts.read(bundle / CONTRACT.name),
-        frame=pd.read_parquet(TEST).head(EXAMPLE_ROWS),
+        frame=read_table(TEST, "prepare").head(EXAMPLE_ROWS),
         answer=read_json(bundle / EXAMPLES)[0]["prediction"],
         requirements=[*pinned, f"pandas=={metadata.version('pandas')}"],
     )
