@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 import subprocess
@@ -222,7 +223,8 @@ def test_gaps_of_a_structured_array_are_cleaned(tmp_path):
     tree = DecisionTreeClassifier(random_state=0).fit([[0.0], [1.0]], [0, 1])
     bundle.dump_model(tree, tmp_path / "model.skops")
     with zipfile.ZipFile(tmp_path / "model.skops") as stored:
-        arrays = [np.load(stored.open(n)) for n in stored.namelist() if n.endswith(".npy")]
+        names = [name for name in stored.namelist() if name.endswith(".npy")]
+        arrays = [np.load(io.BytesIO(stored.read(name))) for name in names]
     (nodes,) = [array for array in arrays if array.dtype.names]
     fields = [nodes.dtype.fields[name] for name in nodes.dtype.names]
     covered = {at + i for field, at in fields for i in range(field.itemsize)}

@@ -259,9 +259,9 @@ def test_a_tie_is_no_difference():
         other[0, gate.labels[0]] += 1e-9
         if refused:
             with pytest.raises(RefusedError, match="other labels in 1 of 1 rows"):
-                gate._same_labels(other)
+                gate.check_labels(other)
         else:
-            gate._same_labels(other)
+            gate.check_labels(other)
 
 
 def test_rows_of_the_gate(road):
@@ -275,7 +275,7 @@ def test_rows_of_the_gate(road):
     assert road.predictor.card["plan"]["rows"] == len(rows)
 
 
-def test_thresholds_are_rounded_as_forests_round(table):
+def test_thresholds_are_rounded_as_forests_round():
     """Rows are compared in single precision by forests; the moved threshold decides the same."""
     generator = np.random.default_rng(0)
     thresholds = generator.normal(size=200)

@@ -45,7 +45,7 @@ CONVERSION_ERRORS = (
     ValueError,
     graphs.InexpressibleError,
 )
-SINGLE_MAX = float(np.finfo(np.float32).max)
+SINGLE_MAX = float(np.nextafter(np.float32(np.inf), np.float32(0)))
 YEAR_1, YEAR_9999 = -62_135_596_800.0, 253_402_300_799.0
 
 Candidate = Callable[[], tuple[Plan, bytes | None]]
@@ -140,7 +140,7 @@ def encoder_of(pipeline: Pipeline) -> Encoder:
         level = np.concatenate([[np.nan] if each is None else each for each in levels])
     reductions = []
     for step in steps[1:]:
-        if type(step) is not PCA:
+        if not isinstance(step, PCA):
             raise RefusedError(f"{type(step).__name__} has no own encoding")
         reductions.append(_reduction(step))
     return Encoder([block.part for block in blocks], arrays, owner, level, reductions)
@@ -165,10 +165,10 @@ def _block(transformer: Any, columns: list[int]) -> _Block:
     ]
     part: dict[str, Any] = {"make": "take", "columns": columns}
     width = len(columns)
-    if steps and type(steps[0]) is Ratios:
+    if steps and isinstance(steps[0], Ratios):
         part["make"], width = "ratios", width // 2
         steps = steps[1:]
-    elif steps and type(steps[0]) is DateParts:
+    elif steps and isinstance(steps[0], DateParts):
         parts = list(steps[0].parts)
         part |= {"make": "date_parts", "parts": parts}
         width *= len(parts)
@@ -232,7 +232,7 @@ READABLE: dict[type, tuple[int, Callable[[Any], dict[str, Any]]]] = {
 def _reduction(step: PCA) -> dict[str, Matrix]:
     scale = np.ones(len(step.components_))
     if step.whiten:
-        scale = np.maximum(np.sqrt(step.explained_variance_), np.finfo(np.float64).eps)
+        scale = np.maximum(np.sqrt(step.explained_variance_), np.spacing(1.0))
     offset = (step.mean_[None] @ step.components_.T)[0]
     return {"components": step.components_, "offset": offset, "scale": scale}
 
@@ -361,13 +361,15 @@ class Gate:
         try:
             values = plan.values(self.matrix)
             difference = self._difference(self.expected, values, self.kinds)
-            self._same_labels(values)
+            self.check_labels(values)
             if plan.encoder and len(self.features):
                 values = plan.estimate(self.features)
                 kinds = np.full(len(values), "at thresholds")
                 exact = self._difference(self.expected_of_features, values, kinds)
                 difference = max(difference, exact)
+        # pylint: disable-next=catching-non-exception
         except onnxruntime_errors() as error:
+            # pylint: disable-next=bad-exception-cause
             raise RefusedError(f"not run: {' '.join(str(error).split())}") from error
         return difference
 
@@ -384,8 +386,8 @@ class Gate:
         _refuse("differs", worst > TOLERANCE, kinds, float(worst.max()))
         return float(worst.max())
 
-    def _same_labels(self, values: Matrix) -> None:
-        """Labels may only differ where scikit-learn itself is between two of them."""
+    def check_labels(self, values: Matrix) -> None:
+        """Raise RefusedError for labels that differ, but where scikit-learn is between the two."""
         if self.task == "regression":
             return
         every = np.arange(len(values))

@@ -1,5 +1,8 @@
 """Graphs: fitted estimators as ONNX with one dense input, in double precision throughout."""
 
+# What scikit-learn has learned stands in part under private names alone.
+# pylint: disable=protected-access
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -28,6 +31,8 @@ IR_VERSION = 10
 ML = "ai.onnx.ml"
 INPUT, ANSWER = "features", "answer"
 LEQ, SUM = 0, 1
+# A graph of more is refused: protobuf holds 2 GB, and drawing takes a kilobyte a node.
+MOST_NODES = 2_000_000
 
 
 class InexpressibleError(Exception):
@@ -240,7 +245,7 @@ def _one_target_a_leaf(graph: Graph, members: Sequence[Tree]) -> str:
             tree.leaf, leaves + np.cumsum(tree.leaf) - 1, nodes + np.cumsum(~tree.leaf) - 1
         )
         left, right = tree.left[inner], tree.right[inner]
-        if not len(inner):
+        if inner.size == 0:
             # A tree that is one leaf: both sides lead to it.
             inner = left = right = np.array([0])
         columns["feature"].append(tree.feature[inner])

@@ -252,8 +252,10 @@ class Session:
                 options,
                 providers=["CPUExecutionProvider"],
             )
+        # pylint: disable-next=catching-non-exception
         except onnxruntime_errors() as error:
             reason = " ".join(str(error).split())
+            # pylint: disable-next=bad-exception-cause
             raise BundleError(
                 f"onnxruntime {onnxruntime.__version__} cannot run the model: {reason}"
             ) from error
@@ -276,13 +278,10 @@ def onnxruntime_errors() -> tuple[type[Exception], ...]:
     """Return what onnxruntime raises; its errors have no base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return (
-        state.Fail,
-        state.InvalidArgument,
-        state.InvalidGraph,
-        state.InvalidProtobuf,
-        state.NotImplemented,
-        state.RuntimeException,
+    return tuple(
+        each
+        for each in vars(state).values()
+        if isinstance(each, type) and issubclass(each, Exception)
     )
 
 

@@ -638,6 +638,7 @@ def _create(file: Path) -> None:
     """Make a new store beside, and move it in: a kill leaves no half of its tables behind."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+    file = file.absolute()
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -645,7 +646,7 @@ def _create(file: Path) -> None:
         raise RegistryError(f"{file} cannot be made ({error}): {ELSEWHERE}") from error
     try:
         store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
-            f"sqlite:///{partial}", (file.absolute().parent / "mlartifacts").as_uri()
+            f"sqlite:///{partial}", (file.parent / "mlartifacts").as_uri()
         )
         store.engine.dispose()
         if not file.exists():
