@@ -149,20 +149,20 @@ def test_killed_and_run_again(undisturbed, prepared):
         "import pickle, sys; from {{ cookiecutter.package }} import search\n"
         "search.search(*pickle.load(sys.stdin.buffer))"
     )
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", script],
         stdin=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    child.stdin.write(pickle.dumps(prepared(trials=500)))
-    child.stdin.close()
-    deadline = time.monotonic() + 60
-    while child.poll() is None and time.monotonic() < deadline:
-        files = list(Path(".cache/search").glob("*.log"))
-        if files and files[0].read_bytes().count(b'"spent"') >= 2:
-            child.send_signal(signal.SIGKILL)
-        time.sleep(0.01)
-    assert -signal.SIGKILL == child.wait()
+    ) as child:
+        child.stdin.write(pickle.dumps(prepared(trials=500)))
+        child.stdin.close()
+        deadline = time.monotonic() + 60
+        while child.poll() is None and time.monotonic() < deadline:
+            files = list(Path(".cache/search").glob("*.log"))
+            if files and files[0].read_bytes().count(b'"spent"') >= 2:
+                child.kill()
+            time.sleep(0.01)
+        assert -signal.SIGKILL == child.wait()
     with files[0].open("ab") as file:
         file.write(b'{"op_code": 4, "worker_id": "torn')
     assert undisturbed == search.search(*prepared(trials=TRIALS))

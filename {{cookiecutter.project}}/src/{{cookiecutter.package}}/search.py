@@ -127,10 +127,9 @@ def search(contract: Contract, matrix: Matrix, target: Matrix | None, settings: 
 
 def _go_on(study: Any, kept: Any, spaces: dict[str, Space], settings: Settings, data: Data) -> None:
     """Add trials until the budget is used up."""
-    from optuna.samplers import TPESampler
-
-    budget, starts = settings.training.search, _starts(data[0], spaces)
-    most, seconds = budget.trials or math.inf, budget.minutes * 60 or math.inf
+    starts = _starts(data[0], spaces)
+    most = settings.training.search.trials or math.inf
+    seconds = settings.training.search.minutes * 60 or math.inf
     if data[0].task == "clustering":
         most = min(most, len(starts))
     spent = max((trial.user_attrs["spent"] for trial in study.trials), default=0.0)
@@ -138,25 +137,36 @@ def _go_on(study: Any, kept: Any, spaces: dict[str, Space], settings: Settings, 
     with _bar(most, seconds) as progress:
         while (number := len(_ended(study))) < most and spent < seconds:
             _show(progress, study, data[0], seconds, spent)
-            study.sampler = TPESampler(
-                n_startup_trials=len(spaces),
-                seed=settings.training.seed + number,
-                multivariate=True,
-                group=True,
-            )
+            study.sampler = _sampler(len(spaces), settings.training.seed + number)
             if number < len(starts):
                 study.enqueue_trial(starts[number])
             trial = study.ask()
-            chosen = _applied(settings, _suggested(trial, spaces))
             # Whatever the budget, something has to come out of it.
             deadline = began + seconds if _best(study) else math.inf
-            folds, state = _measured(study, trial, data, chosen, deadline)
+            measured = _measured(
+                study, trial, data, _applied(settings, _suggested(trial, spaces)), deadline
+            )
             spent = time.monotonic() - began
-            for name, value in (("state", state), ("folds", folds), ("spent", spent)):
-                trial.set_user_attr(name, value)
-            mean = float(np.mean(folds)) if state == "complete" else None
-            kept.add_trial(study.tell(trial, mean, _optuna_state(state)))
+            kept.add_trial(_told(study, trial, *measured, spent))
         _show(progress, study, data[0], seconds, spent)
+
+
+def _sampler(estimators: int, seed: int) -> Any:
+    """Return a sampler for one trial, so that it depends on no trial of this process."""
+    from optuna.samplers import TPESampler
+
+    return TPESampler(n_startup_trials=estimators, seed=seed, multivariate=True, group=True)
+
+
+def _told(study: Any, trial: Any, folds: list[float], state: str, spent: float) -> Any:
+    """End a trial, and return it with what is needed to go on without this process."""
+    from optuna.trial import TrialState
+
+    for name, value in (("state", state), ("folds", folds), ("spent", spent)):
+        trial.set_user_attr(name, value)
+    ends = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+    mean = float(np.mean(folds)) if state == "complete" else None
+    return study.tell(trial, mean, ends.get(state, TrialState.FAIL))
 
 
 def _measured(
@@ -353,13 +363,6 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             optuna.logging.set_verbosity(before)
-
-
-def _optuna_state(state: str) -> Any:
-    from optuna.trial import TrialState
-
-    states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
-    return states.get(state, TrialState.FAIL)
 
 
 def _ended(study: Any) -> list[Any]:
