@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import sklearn
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from . import preprocessing, training
@@ -36,7 +35,6 @@ KEPT = Path(".cache/search")
 ROWS = 20_000
 COMPLETE = 3
 FIRST_FOLD_ROWS = 2000
-THREADED_CELLS = 1_000_000
 ONE_HOT_INPUTS = 100
 REDUCED_INPUTS = 10
 PREPROCESSING = ("impute", "encode", "scale", "outliers")
@@ -110,9 +108,7 @@ def search(contract: Contract, matrix: Matrix, target: Matrix | None, settings: 
             "cross-validation; merge it with another, or set trials and minutes to 0"
         )
     path = KEPT / f"{_fingerprint(contract, matrix, target, settings)}.log"
-    # Threads of OpenMP and BLAS wait for each other longer than they work on a small matrix.
-    threads = None if matrix.size > THREADED_CELLS else 1
-    with _quiet(), threadpool_limits(threads):
+    with _quiet():
         kept = _open(path)
         study = _continued(kept, len(matrix))
         try:

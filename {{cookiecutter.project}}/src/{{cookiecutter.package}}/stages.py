@@ -84,11 +84,12 @@ def train(settings: Settings) -> str:
     """Search where it is asked for, then cross-validate and fit on the training rows."""
     agreed = contract.read(CONTRACT)
     matrix, target = _encoded(TRAIN, agreed)
-    found = search.search(agreed, matrix, target, settings) if search.wanted(settings) else None
-    chosen = found.settings if found else settings
-    name = training.estimator_name(agreed, len(matrix), chosen)
-    scores = training.cross_validate(agreed, matrix, target, chosen)
-    bundle.dump_model(training.fit(agreed, matrix, target, chosen), MODEL)
+    with training.few_threads(matrix):
+        found = search.search(agreed, matrix, target, settings) if search.wanted(settings) else None
+        chosen = found.settings if found else settings
+        name = training.estimator_name(agreed, len(matrix), chosen)
+        scores = training.cross_validate(agreed, matrix, target, chosen)
+        bundle.dump_model(training.fit(agreed, matrix, target, chosen), MODEL)
     write_json(found.trials if found else [], TRIALS)
     facts = {
         "estimator": name,
