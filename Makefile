@@ -36,7 +36,7 @@ demo: .venv/.installed ## Generate into ./demo, train, serve and ask for one pre
 bench: .venv/.installed ## Measure, into benchmarks/RESULTS.md
 	@$(RUN)python -m benchmarks.run
 
-bench-search: .venv/.installed ## Measure the search beside FLAML, 15 minutes, into the same page
+bench-search: .venv/.installed ## Measure the search beside FLAML, 9 minutes, into the same page
 	@$(RUN)python -m benchmarks.search
 
 clean: ## Remove everything that make can make again

@@ -34,8 +34,9 @@ def main(package, folder, name, target, seconds, seed):
     start = time.perf_counter()
     contract = inspection.infer(train, wanted.data)
     matrix, known = encoding.encode_frame(contract, train), encoding.encode_target(contract, train)
-    found = search.search(contract, matrix, known, wanted)
-    model = training.fit(contract, matrix, known, found.settings)
+    with training.few_threads(matrix):
+        found = search.search(contract, matrix, known, wanted)
+        model = training.fit(contract, matrix, known, found.settings)
     took = time.perf_counter() - start
     truth = encoding.encode_target(contract, test)
     measured, _ = evaluation.evaluate(model, contract, encoding.encode_frame(contract, test), truth)

@@ -68,6 +68,14 @@ def interrupt(monkeypatch, folds):
     monkeypatch.setattr(training, "fold_scores", measured)
 
 
+@pytest.fixture
+def measured(monkeypatch):
+    """The target of every trial that is measured, and not taken from an earlier one."""
+    measure, seen = training.fold_scores, []
+    monkeypatch.setattr(training, "fold_scores", lambda *d: seen.append(d[2]) or measure(*d))
+    return seen
+
+
 @pytest.mark.usefixtures("folder")
 def test_what_was_found_is_trained(settings_with):
     """The model, its facts and its card have the choices of the best trial; all are on file."""
@@ -127,15 +135,18 @@ def test_defaults_come_first(prepared, kind):
     assert found.summary["best"] >= plain["mean"]
 
 
-def test_interrupted_and_run_again(undisturbed, prepared, monkeypatch):
+def test_interrupted_and_run_again(undisturbed, prepared, monkeypatch, measured):
     """After Ctrl-C the same call goes on, up to the budget, to the same trials."""
     with monkeypatch.context() as patch:
         interrupt(patch, 23)
         with pytest.raises(PauseError, match=r"search stopped: \d+ trials are kept in .cache"):
             search.search(*prepared(trials=TRIALS))
     kept = next(Path(".cache/search").glob("*.log")).read_text(encoding="utf-8")
-    assert 4 <= kept.count('"spent"') < TRIALS
+    ended = kept.count('"spent"')
+    assert 4 <= ended < TRIALS
+    measured.clear()
     assert undisturbed == search.search(*prepared(trials=TRIALS))
+    assert len(measured) <= TRIALS - ended
 
 
 def test_interruption_ends_with_its_own_code():
@@ -149,30 +160,32 @@ def test_killed_and_run_again(undisturbed, prepared):
         "import pickle, sys; from {{ cookiecutter.package }} import search\n"
         "search.search(*pickle.load(sys.stdin.buffer))"
     )
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", script],
         stdin=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    child.stdin.write(pickle.dumps(prepared(trials=500)))
-    child.stdin.close()
-    deadline = time.monotonic() + 60
-    while child.poll() is None and time.monotonic() < deadline:
-        files = list(Path(".cache/search").glob("*.log"))
-        if files and files[0].read_bytes().count(b'"spent"') >= 2:
-            child.send_signal(signal.SIGKILL)
-        time.sleep(0.01)
-    assert -signal.SIGKILL == child.wait()
+    ) as child:
+        child.stdin.write(pickle.dumps(prepared(trials=500)))
+        child.stdin.close()
+        deadline = time.monotonic() + 60
+        while child.poll() is None and time.monotonic() < deadline:
+            files = list(Path(".cache/search").glob("*.log"))
+            if files and files[0].read_bytes().count(b'"spent"') >= 2:
+                child.kill()
+            time.sleep(0.01)
+        assert -signal.SIGKILL == child.wait()
     with files[0].open("ab") as file:
         file.write(b'{"op_code": 4, "worker_id": "torn')
     assert undisturbed == search.search(*prepared(trials=TRIALS))
 
 
-def test_time_is_spent_once(prepared):
+def test_time_is_spent_once(prepared, measured):
     """A search that used its minutes up adds nothing; with more minutes it goes on."""
     first = search.search(*prepared(minutes=0.01))
-    assert len(first.trials) >= 1
+    ended = len(measured)
+    assert ended >= 1
     assert first == search.search(*prepared(minutes=0.01))
+    assert ended == len(measured)
     more = search.search(*prepared(minutes=0.02))
     assert first.trials == more.trials[: len(first.trials)]
     assert len(more.trials) > len(first.trials)
@@ -206,16 +219,13 @@ def test_clusters(prepared):
     assert max(counts, key=counts.get) == found.settings.training.params["n_clusters"]
 
 
-def test_a_large_table_is_searched_by_a_sample(prepared, monkeypatch):
+def test_a_large_table_is_searched_by_a_sample(prepared, monkeypatch, measured):
     """The sample has the classes' shares."""
     monkeypatch.setattr(search, "ROWS", 120)
     contract, matrix, target, settings = prepared(trials=1)
-    seen = []
-    measure = training.fold_scores
-    monkeypatch.setattr(training, "fold_scores", lambda *d: seen.append(d[2]) or measure(*d))
     search.search(contract, matrix, target, settings)
-    assert 120 == len(seen[0])
-    shares = [np.bincount(codes.astype(int)) / len(codes) for codes in (target, seen[0])]
+    assert 120 == len(measured[0])
+    shares = [np.bincount(codes.astype(int)) / len(codes) for codes in (target, measured[0])]
     np.testing.assert_allclose(*shares, atol=0.01)
 
 

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import sklearn
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from . import preprocessing, training
@@ -36,7 +35,6 @@ KEPT = Path(".cache/search")
 ROWS = 20_000
 COMPLETE = 3
 FIRST_FOLD_ROWS = 2000
-THREADED_CELLS = 1_000_000
 ONE_HOT_INPUTS = 100
 REDUCED_INPUTS = 10
 PREPROCESSING = ("impute", "encode", "scale", "outliers")
@@ -110,9 +108,7 @@ def search(contract: Contract, matrix: Matrix, target: Matrix | None, settings: 
             "cross-validation; merge it with another, or set trials and minutes to 0"
         )
     path = KEPT / f"{_fingerprint(contract, matrix, target, settings)}.log"
-    # Threads of OpenMP and BLAS wait for each other longer than they work on a small matrix.
-    threads = None if matrix.size > THREADED_CELLS else 1
-    with _quiet(), threadpool_limits(threads):
+    with _quiet():
         kept = _open(path)
         study = _continued(kept, len(matrix))
         try:
@@ -127,10 +123,9 @@ def search(contract: Contract, matrix: Matrix, target: Matrix | None, settings: 
 
 def _go_on(study: Any, kept: Any, spaces: dict[str, Space], settings: Settings, data: Data) -> None:
     """Add trials until the budget is used up."""
-    from optuna.samplers import TPESampler
-
-    budget, starts = settings.training.search, _starts(data[0], spaces)
-    most, seconds = budget.trials or math.inf, budget.minutes * 60 or math.inf
+    starts = _starts(data[0], spaces)
+    most = settings.training.search.trials or math.inf
+    seconds = settings.training.search.minutes * 60 or math.inf
     if data[0].task == "clustering":
         most = min(most, len(starts))
     spent = max((trial.user_attrs["spent"] for trial in study.trials), default=0.0)
@@ -138,25 +133,36 @@ def _go_on(study: Any, kept: Any, spaces: dict[str, Space], settings: Settings, 
     with _bar(most, seconds) as progress:
         while (number := len(_ended(study))) < most and spent < seconds:
             _show(progress, study, data[0], seconds, spent)
-            study.sampler = TPESampler(
-                n_startup_trials=len(spaces),
-                seed=settings.training.seed + number,
-                multivariate=True,
-                group=True,
-            )
+            study.sampler = _sampler(len(spaces), settings.training.seed + number)
             if number < len(starts):
                 study.enqueue_trial(starts[number])
             trial = study.ask()
-            chosen = _applied(settings, _suggested(trial, spaces))
             # Whatever the budget, something has to come out of it.
             deadline = began + seconds if _best(study) else math.inf
-            folds, state = _measured(study, trial, data, chosen, deadline)
+            measured = _measured(
+                study, trial, data, _applied(settings, _suggested(trial, spaces)), deadline
+            )
             spent = time.monotonic() - began
-            for name, value in (("state", state), ("folds", folds), ("spent", spent)):
-                trial.set_user_attr(name, value)
-            mean = float(np.mean(folds)) if state == "complete" else None
-            kept.add_trial(study.tell(trial, mean, _optuna_state(state)))
+            kept.add_trial(_told(study, trial, *measured, spent))
         _show(progress, study, data[0], seconds, spent)
+
+
+def _sampler(estimators: int, seed: int) -> Any:
+    """Return a sampler for one trial, so that it depends on no trial of this process."""
+    from optuna.samplers import TPESampler
+
+    return TPESampler(n_startup_trials=estimators, seed=seed, multivariate=True, group=True)
+
+
+def _told(study: Any, trial: Any, folds: list[float], state: str, spent: float) -> Any:
+    """End a trial, and return it with what is needed to go on without this process."""
+    from optuna.trial import TrialState
+
+    for name, value in (("state", state), ("folds", folds), ("spent", spent)):
+        trial.set_user_attr(name, value)
+    ends = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+    mean = float(np.mean(folds)) if state == "complete" else None
+    return study.tell(trial, mean, ends.get(state, TrialState.FAIL))
 
 
 def _measured(
@@ -353,13 +359,6 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             optuna.logging.set_verbosity(before)
-
-
-def _optuna_state(state: str) -> Any:
-    from optuna.trial import TrialState
-
-    states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
-    return states.get(state, TrialState.FAIL)
 
 
 def _ended(study: Any) -> list[Any]:

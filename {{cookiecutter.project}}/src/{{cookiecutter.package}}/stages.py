@@ -85,11 +85,12 @@ def train(settings: Settings) -> str:
 
     agreed = contract.read(CONTRACT)
     matrix, target = encoded(agreed, read_table(TRAIN, "prepare"))
-    found = search.search(agreed, matrix, target, settings) if search.wanted(settings) else None
-    chosen = found.settings if found else settings
-    name = training.estimator_name(agreed, len(matrix), chosen)
-    scores = training.cross_validate(agreed, matrix, target, chosen)
-    bundle.dump_model(training.fit(agreed, matrix, target, chosen), MODEL)
+    with training.few_threads(matrix):
+        found = search.search(agreed, matrix, target, settings) if search.wanted(settings) else None
+        chosen = found.settings if found else settings
+        name = training.estimator_name(agreed, len(matrix), chosen)
+        scores = training.cross_validate(agreed, matrix, target, chosen)
+        bundle.dump_model(training.fit(agreed, matrix, target, chosen), MODEL)
     write_json(found.trials if found else [], TRIALS)
     facts = {
         "estimator": name,
