@@ -305,3 +305,16 @@ def test_losses_of_boosting(table, loss):
     pipeline = pipeline_of(boosted, StandardScaler()).fit(matrix[:200], target[:200] + 1)
     card = compilation.compile_pipeline(pipeline, contract_of(classes=()), matrix[200:]).card
     assert "dense" == card["tier"]
+
+
+def test_a_forest_too_large_for_a_graph_stays_with_scikit_learn(table, monkeypatch):
+    """Beyond so many nodes nothing is drawn, and the card says how many there were."""
+    matrix, _, target = table
+    forest = RandomForestClassifier(n_estimators=5, random_state=0)
+    pipeline = pipeline_of(forest, StandardScaler()).fit(matrix[:200], target[:200])
+    nodes = sum(tree.tree_.node_count for tree in pipeline[-1].estimators_)
+    monkeypatch.setattr(graphs, "MOST_NODES", nodes - 1)
+    card = compilation.compile_pipeline(pipeline, contract_of(nullable=False), matrix[200:]).card
+    assert "estimator" == card["tier"]
+    reason = f"{nodes:,} nodes of trees; a graph holds at most {nodes - 1:,}"
+    assert [True, True] == [reason in card["refused"][tier] for tier in ("dense", "graph")]

@@ -297,6 +297,7 @@ def skl2onnx_graph(model: Any, double: bool) -> bytes:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 
+    graphs.require_size(model[-1] if isinstance(model, Pipeline) else model)
     kind = DoubleTensorType if double else FloatTensorType
     with warnings.catch_warnings():
         # It uses what scikit-learn and numpy are about to drop.

@@ -32,7 +32,7 @@ ML = "ai.onnx.ml"
 INPUT, ANSWER = "features", "answer"
 LEQ, SUM = 0, 1
 # A graph of more is refused: protobuf holds 2 GB, and drawing takes a kilobyte a node.
-MOST_NODES = 2_000_000
+MOST_NODES = 4_000_000
 
 
 class InexpressibleError(Exception):
@@ -126,8 +126,17 @@ def draw(estimator: Any) -> bytes:
     drawer = DRAWERS.get(type(estimator))
     if drawer is None:
         raise InexpressibleError(f"{type(estimator).__name__} has no graph of its own")
+    require_size(estimator)
     graph = Graph(estimator.n_features_in_)
     return graph.finish(*drawer(graph, estimator))
+
+
+def require_size(estimator: Any) -> None:
+    """Raise InexpressibleError for a forest that is too large for a graph."""
+    members = getattr(estimator, "estimators_", ())
+    nodes = sum(each.tree_.node_count for each in members if hasattr(each, "tree_"))
+    if nodes > MOST_NODES:
+        raise InexpressibleError(f"{nodes:,} nodes of trees; a graph holds at most {MOST_NODES:,}")
 
 
 def trees(estimator: Any) -> list[Tree]:
