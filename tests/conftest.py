@@ -116,8 +116,15 @@ class Workspace:
     def __init__(self, project, folder):
         self.folder = copy_project(project, folder)
         (self.folder / ".venv").symlink_to(project / ".venv")
-        self.environment = environment(PYTHONPATH=str(self.folder / "src"))
+        # Two copies of one state have one commit, by which their cards are compared.
+        moment = "2026-01-01T00:00:00Z"
+        self.environment = environment(
+            PYTHONPATH=str(self.folder / "src"),
+            GIT_AUTHOR_DATE=moment,
+            GIT_COMMITTER_DATE=moment,
+        )
         self.git("init", "--quiet")
+        (self.folder / ".git/info/exclude").write_text(".venv\n")
         self.commit()
 
     def run(self, *words, **extra):
