@@ -11,8 +11,10 @@ LAYERS = [
     {"settings"},
     {"contract"},
     {"encoding"},
-    {"violations", "preprocessing", "bundle", "columns"},
-    {"inspection", "data", "inference"},
+    {"violations", "features", "graphs", "columns"},
+    {"plan", "preprocessing"},
+    {"bundle", "inspection", "data", "compilation"},
+    {"inference"},
     {"evaluation", "tables"},
     {"batch"},
     {"training", "plots"},
@@ -29,11 +31,23 @@ SERVING = [
     "settings",
     "contract",
     "encoding",
+    "features",
+    "plan",
     "bundle",
     "inference",
     "serving",
 ]
-FOR_TRAINING = {"charset_normalizer", "matplotlib", "pandas", "pyarrow", "tqdm"}
+FOR_TRAINING = {
+    "charset_normalizer",
+    "matplotlib",
+    "onnx",
+    "pandas",
+    "pyarrow",
+    "skl2onnx",
+    "sklearn",
+    "skops",
+    "tqdm",
+}
 
 
 def imported(path):

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .contract import Contract
 from .encoding import Matrix
 from .errors import SettingsError
+from .features import date_parts, ratios
 from .settings import DatePart, Preprocessing
 
 SCALERS = {"standard": StandardScaler, "robust": RobustScaler, "minmax": MinMaxScaler}
@@ -64,8 +65,7 @@ class Ratios(TransformerMixin, BaseEstimator):
     def transform(self, X: Matrix) -> Matrix:
         """Return (n_samples, n_features / 2) ratios."""
         X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
-        above, below = np.hsplit(X, 2)
-        return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
+        return ratios(X)
 
 
 class DateParts(TransformerMixin, BaseEstimator):
@@ -88,17 +88,7 @@ class DateParts(TransformerMixin, BaseEstimator):
     def transform(self, X: Matrix) -> Matrix:
         """Return (n_samples, n_features * n_parts) numbers; of a missing date, missing parts."""
         X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
-        missing = np.isnan(X)
-        moments = np.where(missing, 0, X).astype("datetime64[s]")
-        days, months = moments.astype("datetime64[D]"), moments.astype("datetime64[M]")
-        values = {
-            "year": moments.astype("datetime64[Y]").astype(int) + 1970,
-            "month": months.astype(int) % 12 + 1,
-            "day": (days - months).astype(int) + 1,
-            "weekday": (days.astype(int) + 3) % 7,
-            "hour": (moments - days).astype(int) // 3600,
-        }
-        return np.hstack([np.where(missing, np.nan, values[part]) for part in self.parts])
+        return date_parts(X, self.parts)
 
 
 def build_preprocessor(contract: Contract, settings: Preprocessing) -> ColumnTransformer:

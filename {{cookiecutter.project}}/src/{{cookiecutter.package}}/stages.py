@@ -4,14 +4,13 @@ import json
 import platform
 import subprocess
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import sklearn
-import skops
 
 from . import bundle, contract, data, evaluation, inspection, plots, training, violations
 from .artifacts import write_json
@@ -19,6 +18,7 @@ from .contract import Contract, Kind
 from .encoding import Matrix, encode_frame, encode_target
 from .errors import ContractError, DataError
 from .inference import Predictor
+from .plan import Plan
 from .settings import Settings
 
 SNAPSHOT = Path("data/snapshot.parquet")
@@ -114,14 +114,19 @@ def evaluate(settings: Settings) -> str:
 
 
 def package(settings: Settings) -> str:
-    """Put model, contract and card together into the bundle that serving loads."""
+    """Compile the model and make the bundle that serving loads."""
+    import onnxruntime
+    import skops
+
+    from .compilation import compile_pipeline
+
     agreed, pipeline = contract.read(CONTRACT), bundle.load_model(MODEL)
     facts, trained = _read_json(SNAPSHOT.with_suffix(".json")), _read_json(TRAINING)
     measured = _read_json(METRICS)
     train_rows, test_rows = _table(TRAIN, "prepare"), _table(TEST, "prepare")
+    compiled = compile_pipeline(pipeline, agreed, encode_frame(agreed, test_rows))
     card = {
         "name": settings.project.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "task": agreed.task,
         "target": agreed.target.name if agreed.target else None,
         "estimator": trained["estimator"],
@@ -131,23 +136,27 @@ def package(settings: Settings) -> str:
         "cross_validation": trained["cross_validation"],
         "data": {**facts, "training_rows": len(train_rows), "test_rows": len(test_rows)},
         "settings": settings.model_dump(mode="json", include={"data", "preprocessing", "training"}),
+        "plan": compiled.card,
         "git_commit": git_commit(),
         "libraries": {
             "python": platform.python_version(),
             "scikit-learn": sklearn.__version__,
             "numpy": np.__version__,
             "skops": skops.__version__,
+            "onnxruntime": onnxruntime.__version__,
         },
     }
     written = bundle.write(
         settings.serving.bundle,
-        MODEL,
+        compiled.plan,
+        compiled.graph or MODEL.read_bytes(),
         agreed,
         card,
         reference(agreed, train_rows),
-        examples(agreed, pipeline, test_rows),
+        examples(agreed, compiled.plan, test_rows),
     )
-    return f"version {written['version']} in {settings.serving.bundle}/"
+    difference = f"largest difference {compiled.card['difference']:.1g}"
+    return f"version {written['version']}, {compiled.card['form']}, {difference}"
 
 
 def reference(agreed: Contract, frame: pd.DataFrame) -> dict[str, Any]:
@@ -167,7 +176,7 @@ def reference(agreed: Contract, frame: pd.DataFrame) -> dict[str, Any]:
     return {"rows": len(frame), "columns": columns}
 
 
-def examples(agreed: Contract, pipeline: Any, frame: pd.DataFrame) -> list[dict[str, Any]]:
+def examples(agreed: Contract, plan: Plan, frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Answer a few test rows, of different classes where there are any, the truth beside them."""
     if agreed.classes and agreed.target:
         turn = frame.groupby(agreed.target.name, sort=False).cumcount()
@@ -181,7 +190,7 @@ def examples(agreed: Contract, pipeline: Any, frame: pd.DataFrame) -> list[dict[
         for row in frame[[column.name for column in agreed.features]].itertuples(index=False)
     ]
     truths = frame[agreed.target.name].tolist() if agreed.target else [None] * len(rows)
-    answers = Predictor(agreed, pipeline, {}, []).predict(rows)
+    answers = Predictor(agreed, plan, {}, []).predict(rows)
     return [
         {"row": row, "truth": truth, "prediction": asdict(answer)}
         for row, truth, answer in zip(rows, truths, answers, strict=True)
