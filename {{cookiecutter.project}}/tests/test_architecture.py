@@ -8,8 +8,8 @@ import {{ cookiecutter.package }} as project
 ROOT = Path(project.__file__).parent
 LAYERS = [
     {"artifacts", "errors"},
-    {"settings"},
-    {"contract"},
+    {"settings", "database"},
+    {"contract", "delimited"},
     {"encoding"},
     {"violations", "features", "graphs", "columns"},
     {"plan", "preprocessing"},

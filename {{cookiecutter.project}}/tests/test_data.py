@@ -1,6 +1,5 @@
 import hashlib
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -100,7 +99,7 @@ def test_no_parquet_and_wrong_encoding(tmp_path):
 def test_snapshot_has_a_hash(tmp_path, garden):
     """The snapshot's hash is that of its bytes, and stands beside it."""
     path = tmp_path / "deep" / "snapshot.parquet"
-    facts = sources.write_snapshot(garden, path, Path("garden.csv"))
+    facts = sources.write_snapshot(garden, path, "garden.csv")
     assert hashlib.sha256(path.read_bytes()).hexdigest() == facts["sha256"]
     assert facts == json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert (240, 12) == (facts["rows"], facts["columns"])

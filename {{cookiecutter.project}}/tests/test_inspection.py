@@ -88,7 +88,7 @@ def test_kinds(values, expected):
 )
 def test_reasons(values, reason):
     """What is left out says why."""
-    assert reason.partition("[")[0] == inferred(values).reason.partition("[")[0]
+    assert inferred(values).reason.partition("[")[0].startswith(reason.partition("[")[0])
 
 
 def test_numbers_that_differ_are_no_identifier():

@@ -32,8 +32,8 @@ EXAMPLES = 8
 
 def snapshot(settings: Settings) -> str:
     """Read the source and keep what was read."""
-    frame = data.read(Path(settings.data.source), settings.data)
-    facts = data.write_snapshot(frame, SNAPSHOT, Path(settings.data.source))
+    frame = data.read(settings.data.source, settings.data)
+    facts = data.write_snapshot(frame, SNAPSHOT, settings.data.source)
     return f"{facts['rows']:,} rows, {facts['columns']} columns of {facts['source']}"
 
 
@@ -72,8 +72,8 @@ def prepare(settings: Settings) -> str:
     """Split the snapshot into training and test rows."""
     agreed, frame = contract.read(CONTRACT), _table(SNAPSHOT, "snapshot")
     train, test = data.split(frame, agreed, settings.data)
-    train.to_parquet(TRAIN, index=False)
-    test.to_parquet(TEST, index=False)
+    data.write_table(train, TRAIN)
+    data.write_table(test, TEST)
     dropped = len(frame) - len(train) - len(test)
     without = f", {dropped:,} without a target left out" if dropped else ""
     return f"{len(train):,} training and {len(test):,} test rows{without}"
