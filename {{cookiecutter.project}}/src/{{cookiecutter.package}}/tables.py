@@ -21,7 +21,8 @@ from pandas._libs.parsers import STR_NA_VALUES
 
 from .columns import shown
 from .contract import Contract
-from .data import PARQUET, dialect
+from .data import PARQUET, column_names
+from .delimited import GROUPS, decimal_mark, dialect
 from .encoding import shortened
 from .errors import ContractError, DataError
 from .settings import Data
@@ -32,11 +33,6 @@ PIECE_VALUES = 2_000_000
 BLOCK_BYTES = 8 << 20
 BUFFER_BYTES = 1 << 20
 EDGE_BYTES = 1 << 16
-
-GROUPED = {
-    ".": re.compile(r"[+-]?\d{1,3}([,'\u2019\u00a0\u202f ]\d{3})+(\.\d+)?"),
-    ",": re.compile(r"[+-]?\d{1,3}([.'\u2019\u00a0\u202f ]\d{3})+(,\d+)?"),
-}
 
 
 @dataclass(frozen=True)
@@ -88,16 +84,21 @@ class ParquetSource:
     def __init__(self, path: Path, contract: Contract) -> None:
         self.path = path
         with reading(path), pq.ParquetFile(path) as file:
-            self.schema = file.schema_arrow
+            schema = file.schema_arrow
             self.rows: int | None = file.metadata.num_rows
+        self.names = column_names(schema.names)
+        self.schema = pa.schema(
+            [field.with_name(name) for field, name in zip(schema, self.names, strict=True)],
+            metadata=schema.metadata,
+        )
+        self.raw_schema = self.schema
         features = {column.name for column in contract.features}
         self.texts = [
             field.name
-            for field in self.schema
-            if field.name in features
+            for field, name in zip(schema, self.names, strict=True)
+            if name in features
             and (pa.types.is_string(field.type) or pa.types.is_large_string(field.type))
         ]
-        self.raw_schema = self.schema
 
     def pieces(self) -> Generator[Piece, None, None]:
         """Read the file in order."""
@@ -109,7 +110,7 @@ class ParquetSource:
             pq.ParquetFile(self.path, read_dictionary=self.texts, buffer_size=BUFFER_BYTES) as file,
         ):
             for number, batch in enumerate(file.iter_batches(batch_size=rows)):
-                table = pa.Table.from_batches([batch])
+                table = pa.Table.from_batches([batch]).rename_columns(self.names)
                 done = (first - 1 + len(batch)) / file.metadata.num_rows
                 yield Piece(number, table, first, (), done)
                 first += len(batch)
@@ -146,10 +147,12 @@ class CsvSource:
         self.contract = contract
         self.delimiter, encoding = dialect(path, data)
         self.encoding = "utf-8" if encoding == "utf-8-sig" else encoding
-        self.decimal = data.decimal or "."
+        self.decimal = decimal_mark(path, data, self.delimiter, encoding)
         with reading(path):
-            header = pd.read_csv(path, sep=self.delimiter, encoding=encoding, nrows=0)
-        self.names = [str(name) for name in header.columns]
+            header = pd.read_csv(
+                path, sep=self.delimiter, encoding=encoding, skipinitialspace=True, nrows=0
+            )
+        self.names = column_names(header.columns)
         self.numbers = [c for c in contract.features if c.kind in ("numeric", "integer")]
         self.others = [c.name for c in contract.features if c not in self.numbers]
         types = {c.name: pa.int64() if c.kind == "integer" else pa.float64() for c in self.numbers}
@@ -255,7 +258,7 @@ class CsvSource:
         stripped = _stripped(text)
         if stripped is None:
             return None
-        if GROUPED[self.decimal].fullmatch(stripped):
+        if GROUPS[self.decimal].fullmatch(stripped):
             whole, _, fraction = stripped.partition(self.decimal)
             return re.sub(r"[^\d+-]", "", whole) + "." + fraction
         return stripped.replace(",", ".") if self.decimal == "," else stripped
