@@ -13,10 +13,10 @@ REGISTRY = $(shell $(RUN)python -c "from pip._internal.commands import create_co
 unexport VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint locks demo bench clean
+.PHONY: help install test lint locks demo bench bench-batch clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 install: .venv/.installed ## Create .venv and install what poetry.lock names
 
@@ -35,6 +35,9 @@ demo: .venv/.installed ## Generate into ./demo, train, serve and ask for one pre
 
 bench: .venv/.installed ## Measure, into benchmarks/RESULTS.md
 	@$(RUN)python -m benchmarks.run
+
+bench-batch: .venv/.installed ## Measure scoring files beside pandas and scikit-learn
+	@$(RUN)python -m benchmarks.batch
 
 clean: ## Remove everything that make can make again
 	rm -rf .venv .poetry .cache .pytest_cache demo
