@@ -99,6 +99,19 @@ def broken(frame):
     return frame.astype({"leaves": "str"})
 
 
+def predicted(predictor, frame):
+    """What the predictor answers to the rows of a frame, as columns."""
+    given = frame[[column.name for column in predictor.contract.features]]
+    rows = given.astype(object).where(given.notna(), None).to_dict("records")
+    answers = predictor.predict(rows)
+    columns = {"prediction": [answer.prediction for answer in answers]}
+    for name in predictor.contract.class_names:
+        columns[f"probability_{name}"] = [answer.probabilities[name] for answer in answers]
+    if answers[0].score is not None:
+        columns["score"] = [answer.score for answer in answers]
+    return columns
+
+
 def names_in(folder):
     """The names in a folder, hidden ones too."""
     return sorted(path.name for path in folder.iterdir())
@@ -123,20 +136,14 @@ def test_every_row_is_answered(each_road, tmp_path, source, destination):
     assert (len(test), 0, 1) == (scored.rows, scored.rejected, scored.files)
     answers = read(tmp_path / destination)
     assert list(test.columns) == list(answers.columns[: len(test.columns)])
-    given = test[[column.name for column in predictor.contract.features]]
-    rows = given.astype(object).where(given.notna(), None).to_dict("records")
-    expected = predictor.predict(rows)
-    labels = [answer.prediction for answer in expected]
+    expected = predicted(predictor, test)
     if predictor.contract.task == "regression":
-        assert pytest.approx(labels, rel=1e-12) == answers["prediction"].tolist()
+        assert pytest.approx(expected["prediction"], rel=1e-12) == answers["prediction"].tolist()
     else:
-        assert labels == answers["prediction"].tolist()
-    for name in predictor.contract.class_names:
-        shares = [answer.probabilities[name] for answer in expected]
-        assert pytest.approx(shares, rel=1e-12) == answers[f"probability_{name}"].tolist()
-    if expected[0].score is not None:
-        scores = [answer.score for answer in expected]
-        assert pytest.approx(scores, rel=1e-12) == answers["score"].tolist()
+        assert expected["prediction"] == answers["prediction"].tolist()
+    for name in expected.keys() - {"prediction"}:
+        assert pytest.approx(expected[name], rel=1e-12) == answers[name].tolist()
+    assert set(answers.columns) == set(test.columns) | set(expected)
     assert {source, destination} == set(names_in(tmp_path))
 
 
@@ -229,8 +236,8 @@ def test_killed_and_continued(road, score, program, tmp_path, monkeypatch):
     process.kill()
     process.communicate()
     assert [".a.parquet.partial"] == names_in(tmp_path / "killed")
-    kept, answered, answer = len(list(state.glob("*.arrow"))), [], batch._answer
-    monkeypatch.setattr(batch, "_answer", lambda *given: answered.append(1) or answer(*given))
+    kept, answered, answer = len(list(state.glob("*.arrow"))), [], batch.answer_piece
+    monkeypatch.setattr(batch, "answer_piece", lambda *given: answered.append(1) or answer(*given))
     score(source, tmp_path / "killed" / "a.parquet")
     assert 43 == kept + len(answered)
     assert ["a.parquet", "a.rejected.parquet"] == names_in(tmp_path / "killed")
@@ -260,8 +267,8 @@ def test_interrupted(road, score, program, tmp_path):
 def test_kept_answers_belong_to_one_source_and_version(road, score, tmp_path, monkeypatch):
     """Answers to other rows, or of another model, are never mixed in."""
     source = save(road.test, tmp_path / "rows.parquet")
-    asked, answered, answer = [], [], batch._answer
-    monkeypatch.setattr(batch, "_answer", lambda *given: answered.append(1) or answer(*given))
+    asked, answered, answer = [], [], batch.answer_piece
+    monkeypatch.setattr(batch, "answer_piece", lambda *given: answered.append(1) or answer(*given))
 
     def stopped(*arguments):
         asked.append(arguments)
@@ -269,11 +276,11 @@ def test_kept_answers_belong_to_one_source_and_version(road, score, tmp_path, mo
             raise KeyboardInterrupt
         return kept(*arguments)
 
-    kept = batch._show
+    kept = batch.show_progress
     for change in ("source", "version"):
         asked.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(batch, "_show", stopped)
+            patch.setattr(batch, "show_progress", stopped)
             with pytest.raises(StoppedError):
                 score(source, tmp_path / "a.parquet")
         assert list((tmp_path / ".a.parquet.partial").rglob("*.arrow"))
@@ -290,7 +297,7 @@ def test_kept_answers_belong_to_one_source_and_version(road, score, tmp_path, mo
 def test_a_source_that_changes_meanwhile(road, score, tmp_path, monkeypatch):
     """Rows of two contents are no answer."""
     source = save(road.test, tmp_path / "rows.csv")
-    monkeypatch.setattr(batch, "_show", lambda *_: os.utime(source, (1, 1)))
+    monkeypatch.setattr(batch, "show_progress", lambda *_: os.utime(source, (1, 1)))
     with pytest.raises(DataError, match=r"rows\.csv changed while it was scored; run the same"):
         score(source, tmp_path / "a.csv")
     assert ["rows.csv"] == names_in(tmp_path)
@@ -330,9 +337,10 @@ class Terminal(io.StringIO):
 @pytest.mark.usefixtures("in_small_pieces")
 def test_progress(road, score, tmp_path, monkeypatch, name):
     """A terminal sees rows, all rows, rows/s and how many were rejected."""
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     score(save(broken(road.test), tmp_path / name), tmp_path / "a.csv")
-    last = sys.stderr.getvalue().split("\r")[-1]
+    last = terminal.getvalue().split("\r")[-1]
     assert "100%" in last
     assert "60.0/60.0" in last
     assert "rows/s, 3 rejected]" in last

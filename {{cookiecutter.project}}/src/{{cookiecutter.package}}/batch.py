@@ -368,7 +368,7 @@ def _stream(job: Job) -> Scored:
         answered = writer(_partial(job), job.schema)
         stack.callback(answered.discard)
         rejected: Sink | None = None
-        bar = stack.enter_context(
+        progress = stack.enter_context(
             tqdm(total=job.source.rows, unit=" rows", unit_scale=True, disable=None)
         )
         # Each thread predicts rows of its own; more threads in the libraries would only wait.
@@ -395,7 +395,7 @@ def _stream(job: Job) -> Scored:
                     stack.callback(rejected.discard)
                 rejected.write(done.rejected)
             scored = _with(scored, done)
-            _show(bar, job.source, scored, done.piece)
+            show_progress(progress, job.source, scored, done.piece)
         answered.close()
         if rejected:
             rejected.close()
@@ -412,12 +412,13 @@ def _with(scored: Scored, done: Rendered) -> Scored:
     )
 
 
-def _show(bar: Any, source: Source, scored: Scored, piece: Piece) -> None:
-    bar.update(piece.lines)
+def show_progress(progress: Any, source: Source, scored: Scored, piece: Piece) -> None:
+    """Move the bar; how many rows delimited text has is estimated from the bytes read."""
+    progress.update(piece.lines)
     if source.rows is None:
-        bar.total = round((scored.rows + scored.rejected) / max(piece.read, 1e-9))
+        progress.total = round((scored.rows + scored.rejected) / max(piece.read, 1e-9))
     if scored.rejected:
-        bar.set_postfix_str(f"{scored.rejected:,} rejected", refresh=False)
+        progress.set_postfix_str(f"{scored.rejected:,} rejected", refresh=False)
 
 
 def _check(job: Job, scored: Scored) -> None:
@@ -441,7 +442,7 @@ def _render(job: Job, piece: Piece, stop: Event) -> Rendered:
     """Answer a piece, or take the answers that are kept, and lay its rows out for writing."""
     answers = _kept(job, piece)
     if answers is None:
-        answers = _answer(job, piece, stop)
+        answers = answer_piece(job, piece, stop)
         _keep(job, piece, answers)
     facts = json.loads(answers.schema.metadata[FACTS])
     broken = dict(facts["rejected"])
@@ -481,7 +482,7 @@ def _rejected(job: Job, piece: Piece, broken: dict[int, str]) -> pa.Table:
     return table.take(pa.array(np.argsort(numbers, kind="stable")))
 
 
-def _answer(job: Job, piece: Piece, stop: Event) -> pa.Table:
+def answer_piece(job: Job, piece: Piece, stop: Event) -> pa.Table:
     """Encode and predict a piece.
 
     Returns

@@ -30,16 +30,14 @@ class Encoded:
         As `encoding.encode_frame` makes it: NaN for what is missing or cannot be read.
     missing, unreadable : ndarray of bool, shape (n_rows, n_features)
         Which of the two; ``missing`` only where the contract does not allow it.
+    broken : ndarray of bool, shape (n_rows,)
+        The rows that break the contract.
     """
 
     matrix: Matrix
     missing: Mask
     unreadable: Mask
-
-    @property
-    def broken(self) -> Mask:
-        """The rows that break the contract, shape (n_rows,)."""
-        return np.asarray((self.missing | self.unreadable).any(axis=1))
+    broken: Mask
 
 
 def encode_table(contract: Contract, table: pa.Table) -> Encoded:
@@ -59,15 +57,18 @@ def encode_table(contract: Contract, table: pa.Table) -> Encoded:
     shape = (table.num_rows, len(contract.features))
     matrix = np.empty(shape)
     missing, unreadable = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+    broken = np.zeros(shape[0], dtype=bool)
     for j, column in enumerate(contract.features):
         codes, absent = encode_array(column, _whole(table.column(column.name)))
         matrix[:, j] = codes
         nothing = np.isnan(codes)
         if nothing.any():
             unreadable[:, j] = nothing & ~absent
+            broken |= unreadable[:, j]
             if not column.nullable:
                 missing[:, j] = absent
-    return Encoded(matrix, missing, unreadable)
+                broken |= absent
+    return Encoded(matrix, missing, unreadable, broken)
 
 
 def encode_array(column: Column, array: pa.Array) -> tuple[Matrix, Mask]:

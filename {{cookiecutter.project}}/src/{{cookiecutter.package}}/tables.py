@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from pandas._libs.parsers import STR_NA_VALUES
+from pandas.io.parsers.readers import STR_NA_VALUES
 
 from .columns import shown
 from .contract import Contract
