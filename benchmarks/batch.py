@@ -6,7 +6,6 @@ Parquet. `--rows` sets another size, `--large` the size of the run that shows th
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -81,7 +80,9 @@ X, y = frame.drop(columns="outcome"), frame["outcome"]
 codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
 texts, numbers = chosen(dtype_include="str"), chosen(dtype_exclude="str")
 pipelines = {
-    "hist_gradient_boosting": (codes, "passthrough", HistGradientBoostingClassifier(random_state=0)),
+    "hist_gradient_boosting": (
+        codes, "passthrough", HistGradientBoostingClassifier(random_state=0)
+    ),
     "random_forest": (
         codes, SimpleImputer(strategy="median"), RandomForestClassifier(n_jobs=-1, random_state=0)
     ),
