@@ -13,7 +13,7 @@ import pytest
 
 from {{ cookiecutter.package }} import encoding, inspection, search, stages, training
 from {{ cookiecutter.package }}.bundle import load_model
-from {{ cookiecutter.package }}.errors import StoppedError, SettingsError, TrainingError
+from {{ cookiecutter.package }}.errors import SettingsError, StoppedError, TrainingError
 
 QUICK = ("logistic_regression", "k_nearest_neighbors")
 TRIALS = 10

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from . import preprocessing, training
 from .contract import Contract
 from .encoding import Matrix
-from .errors import StoppedError, SettingsError, TrainingError
+from .errors import SettingsError, StoppedError, TrainingError
 from .evaluation import PRIMARY
 from .settings import Settings
 from .training import ESTIMATORS, Choice, Estimator, Space
