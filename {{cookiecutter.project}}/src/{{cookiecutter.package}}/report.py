@@ -786,7 +786,7 @@ def _tracked(run: Run) -> dict[str, Any] | None:
     found = dict(run.tracked)
     uri = urlsplit(str(found.get("tracking_uri", "")))
     name, version = found.get("model"), found.get("model_version", found.get("version"))
-    links = {}
+    links: dict[str, str | None] = {"run": None, "model": None}
     if uri.scheme in ("http", "https"):
         # Without the user and password that the address may carry.
         host = uri.netloc.rpartition("@")[2]
