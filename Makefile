@@ -13,10 +13,10 @@ REGISTRY = $(shell $(RUN)python -c "from pip._internal.commands import create_co
 unexport VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint locks demo bench clean
+.PHONY: help install test lint locks demo bench bench-search clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 install: .venv/.installed ## Create .venv and install what poetry.lock names
 
@@ -35,6 +35,9 @@ demo: .venv/.installed ## Generate into ./demo, train, serve and ask for one pre
 
 bench: .venv/.installed ## Measure, into benchmarks/RESULTS.md
 	@$(RUN)python -m benchmarks.run
+
+bench-search: .venv/.installed ## Measure the search beside FLAML, 9 minutes, into the same page
+	@$(RUN)python -m benchmarks.search
 
 clean: ## Remove everything that make can make again
 	rm -rf .venv .poetry .cache .pytest_cache demo

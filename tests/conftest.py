@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from cookiecutter.main import cookiecutter
 from filelock import FileLock
 
@@ -102,8 +104,66 @@ def copy_project(project, target):
     made = shutil.ignore_patterns(
         *(".venv", ".cache", ".git", ".hypothesis", ".pytest_cache", "__pycache__"),
         *(".coverage*", "coverage.xml", "bundle", "models", "reports"),
+        *("contract.json", "dvc.lock", "*.parquet", "snapshot.json", "mlflow.db", "mlartifacts"),
+        *(".storage", "cache", "tmp"),
     )
     return Path(shutil.copytree(project, target, ignore=made))
+
+
+class Workspace:
+    """A copy of a project that shares its environment, as a repository of its own."""
+
+    def __init__(self, project, folder):
+        self.folder = copy_project(project, folder)
+        (self.folder / ".venv").symlink_to(project / ".venv")
+        # Two copies of one state have one commit, by which their cards are compared.
+        moment = "2026-01-01T00:00:00Z"
+        self.environment = environment(
+            PYTHONPATH=str(self.folder / "src"),
+            GIT_AUTHOR_DATE=moment,
+            GIT_COMMITTER_DATE=moment,
+        )
+        self.git("init", "--quiet")
+        (self.folder / ".git/info/exclude").write_text(".venv\n")
+        self.commit()
+
+    def run(self, *words, **extra):
+        """Run a command here; give back what it said."""
+        done = subprocess.run(
+            words,
+            cwd=self.folder,
+            env={**self.environment, **extra},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert 0 == done.returncode, f"{' '.join(map(str, words))}\n{done.stdout[-5000:]}"
+        return done.stdout
+
+    def git(self, *words):
+        """Run git under a name."""
+        return self.run("git", "-c", "user.name=kit", "-c", "user.email=kit@localhost", *words)
+
+    def commit(self):
+        """Keep the state of now as a commit."""
+        self.git("add", ".")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "state")
+
+    def dvc(self, *words):
+        """Run DVC as the project installs it."""
+        return self.run(".venv/bin/dvc", *words)
+
+    def pipeline(self):
+        """Run `make pipeline`; name the stages that ran."""
+        said = self.run("make", "--old-file=.venv/.installed", "pipeline")
+        return re.findall(r"^Running stage '(\w+)'", said, re.MULTILINE)
+
+    def edit(self, section, **values):
+        """Change settings of a section of params.yaml."""
+        path = self.folder / "params.yaml"
+        content = yaml.safe_load(path.read_text())
+        content[section].update(values)
+        path.write_text(yaml.safe_dump(content))
 
 
 @pytest.fixture(scope="session")

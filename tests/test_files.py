@@ -6,13 +6,14 @@ from test_answers import QUESTIONS
 
 # One project is the sum of these lines: what every project has, and what a value adds.
 EVERY = """
-    .devcontainer/devcontainer.json
+    .devcontainer/devcontainer.json .dvc/.gitignore .dvc/config .dvcignore
     .dockerignore .editorconfig .gitattributes .gitignore .pre-commit-config.yaml .python-version
     .github/ISSUE_TEMPLATE/bug.yml .github/PULL_REQUEST_TEMPLATE.md
     .github/actions/setup/action.yml .github/dependabot.yml .github/zizmor.yml
     .github/workflows/ci.yml .github/workflows/deploy.yml
-    CHANGELOG.md CONTRIBUTING.md Dockerfile LICENSE Makefile README.md compose.yaml
-    data/raw/README.md data/raw/penguins.csv docs/architecture.md params.yaml pyproject.toml
+    CHANGELOG.md CONTRIBUTING.md Dockerfile LICENSE MLproject Makefile README.md compose.yaml
+    data/raw/README.md data/raw/penguins.csv docs/architecture.md dvc.yaml params.yaml
+    pyproject.toml
 """
 ADDED = {
     ("manager", "poetry"): "poetry.lock poetry.toml",

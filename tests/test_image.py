@@ -102,7 +102,7 @@ def test_content(image):
 def test_compiled(image):
     """Everything that serving imports was compiled when the image was built."""
     script = (
-        "import sys, penguins.serving.app, skops.io; "
+        "import sys, onnxruntime, penguins.inference, penguins.serving.app; "
         "print([m for m, v in sys.modules.items() if (c := getattr(v, '__cached__', None)) "
         "and not __import__('os').path.exists(c)])"
     )

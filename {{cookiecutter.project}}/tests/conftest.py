@@ -1,5 +1,6 @@
 """A small table with everything in it, and the whole road walked on it once."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ import pandas as pd
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from {{ cookiecutter.package }} import stages
+from {{ cookiecutter.package }} import artifacts, bundle, registry, release, stages
 from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.settings import Settings
 
 ROWS = 240
+UNTIL_BUNDLE = ("snapshot", "contract", "prepare", "train", "evaluate", "package")
 
 # A slow machine is no failure.
 hypothesis_settings.register_profile("patient", deadline=None)
@@ -66,10 +68,11 @@ class Road:
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
         self.settings = settings
-        self.said = {name: stage(settings) for name, stage in stages.STAGES.items()}
+        self.said = {name: stages.STAGES[name](settings) for name in UNTIL_BUNDLE}
         self.predictor = Predictor.load(settings.serving.bundle)
-        self.train = pd.read_parquet(stages.TRAIN)
-        self.test = pd.read_parquet(stages.TEST)
+        self.pipeline = bundle.load_model(artifacts.MODEL)
+        self.train = pd.read_parquet(artifacts.TRAIN)
+        self.test = pd.read_parquet(artifacts.TEST)
 
 
 @pytest.fixture(scope="session")
@@ -118,3 +121,76 @@ def folder(road, tmp_path, monkeypatch) -> Path:
     (tmp_path / "garden.csv").write_bytes((road.folder / "garden.csv").read_bytes())
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def roads(walk) -> dict[str, Road]:
+    """The roads of all tasks."""
+    return {task: walk(**sections) for task, sections in TASKS.items()}
+
+
+class Desk:
+    """A folder from which roads are registered in a store of its own."""
+
+    def __init__(self, folder: Path, store: Path) -> None:
+        self.folder = folder
+        self.store = store
+
+    def place(self, road: Road, model: str = "garden") -> Settings:
+        """Lay out what a road left; give back the settings to register it with."""
+        for name in ("contract.json", "data", "models", "reports", "bundle"):
+            if (old := self.folder / name).is_dir():
+                shutil.rmtree(old)
+            copy = shutil.copytree if (road.folder / name).is_dir() else shutil.copyfile
+            copy(road.folder / name, self.folder / name)
+        tracking = {"uri": f"sqlite:///{self.store}", "model": model}
+        sections = road.settings.model_dump() | {"tracking": tracking}
+        sections["serving"] = sections["serving"] | {"bundle": self.folder / "bundle"}
+        return Settings(**sections)
+
+
+WEAK = {"training": {"params": {"C": 1e-4}}}
+
+
+@pytest.fixture(scope="session")
+def weak_road(walk) -> Road:
+    """The road to a worse classifier, from the same rows."""
+    return walk(**WEAK, **TASKS["multiclass"])
+
+
+@pytest.fixture(scope="session")
+def history(road, weak_road, tmp_path_factory) -> Path:
+    """A store in which version 1, a weak one, is the champion, and version 2 the challenger.
+
+    It is made once, as MLflow takes its time for it; each test works on a copy.
+    """
+    desk = Desk(tmp_path_factory.mktemp("history"), tmp_path_factory.mktemp("store") / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(desk.folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.delenv("MLFLOW_RUN_ID", raising=False)
+        settings = desk.place(weak_road)
+        release.register(settings)
+        release.promote(settings)
+        release.register(desk.place(road))
+    return desk.store
+
+
+@pytest.fixture
+def desk(history, tmp_path, monkeypatch) -> Desk:
+    """An empty desk, as the working directory, on a copy of the store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    return Desk(tmp_path, Path(shutil.copyfile(history, tmp_path / "mlflow.db")))
+
+
+@pytest.fixture
+def opened():
+    """The function that opens the store of some settings, for one look into it."""
+
+    def look(settings, what):
+        with registry.connect(settings) as store:
+            return what(store)
+
+    return look

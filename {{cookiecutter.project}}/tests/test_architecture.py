@@ -7,14 +7,18 @@ import {{ cookiecutter.package }} as project
 
 ROOT = Path(project.__file__).parent
 LAYERS = [
-    {"artifacts", "errors"},
-    {"settings"},
-    {"contract"},
+    {"errors"},
+    {"artifacts", "settings", "database"},
+    {"contract", "delimited"},
     {"encoding"},
-    {"violations", "preprocessing", "bundle"},
-    {"inspection", "data", "inference"},
-    {"evaluation", "batch"},
-    {"training", "plots", "report"},
+    {"violations", "features", "graphs", "bootstrap", "compatibility"},
+    {"plan", "preprocessing", "comparison"},
+    {"bundle", "inspection", "data", "compilation"},
+    {"inference"},
+    {"evaluation", "batch", "flavor", "packaging", "registry"},
+    {"training", "plots", "gate"},
+    {"search", "release"},
+    {"report"},
     {"stages", "serving"},
     {"cli"},
     {"__main__"},
@@ -28,11 +32,23 @@ SERVING = [
     "settings",
     "contract",
     "encoding",
+    "features",
+    "plan",
     "bundle",
     "inference",
     "serving",
 ]
-FOR_TRAINING = {"charset_normalizer", "matplotlib", "pandas", "pyarrow", "tqdm"}
+FOR_TRAINING = {
+    "charset_normalizer",
+    "matplotlib",
+    "onnx",
+    "pandas",
+    "pyarrow",
+    "skl2onnx",
+    "sklearn",
+    "skops",
+    "tqdm",
+}
 
 
 def imported(path):

@@ -22,8 +22,8 @@ def test_the_whole_road_with_the_settings_of_this_project(tmp_path, monkeypatch)
         if (PROJECT / name).exists():
             shutil.copy(PROJECT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
-    for stage in stages.STAGES.values():
-        stage(configured)
+    for name, stage in stages.STAGES.items():
+        assert stage(configured), name
     predictor = Predictor.load(tmp_path / configured.serving.bundle)
     answers = predictor.predict([example["row"] for example in predictor.examples])
     assert [example["prediction"]["prediction"] for example in predictor.examples] == [

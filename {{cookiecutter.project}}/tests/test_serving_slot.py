@@ -53,11 +53,11 @@ def test_a_bundle_that_appears_is_served(client, bundle, road):
 def test_a_damaged_bundle_is_not_served(client, bundle, road, caplog):
     """A file that was altered keeps the service not ready; the log says which, once."""
     shutil.copytree(road.settings.serving.bundle, bundle)
-    with (bundle / "model.skops").open("ab") as model:
+    with (bundle / "model.onnx").open("ab") as model:
         model.write(b"x")
     caplog.clear()
     reasons = [client.get("/health/ready").json()["error"]["message"] for _ in range(2)]
-    reason = f"no model is loaded: {bundle / 'model.skops'} was altered"
+    reason = f"no model is loaded: {bundle / 'model.onnx'} was altered"
     assert [True, True] == [each.startswith(reason) for each in reasons]
     assert [True] == [record.getMessage().startswith(reason) for record in caplog.records]
 

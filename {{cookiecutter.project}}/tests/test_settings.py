@@ -81,3 +81,16 @@ def test_unreadable_variable(params, monkeypatch):
     monkeypatch.setenv("APP_DATA__EXCLUDE", "[a")
     with pytest.raises(SettingsError, match="data"):
         settings.load(params)
+
+
+def test_what_dvc_cannot_record_is_refused(params, tmp_path, monkeypatch):
+    """A stage's setting from the environment, or a source that is no file, is said before a run."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"data.source: 'garden.csv' not found; expected a CSV"):
+        settings.require_recordable(settings.load(params))
+    (tmp_path / "garden.csv").touch()
+    monkeypatch.setenv("APP_SERVING__PORT", "1")
+    settings.require_recordable(settings.load(params))
+    monkeypatch.setenv("APP_TRAINING__ESTIMATOR", "svm")
+    with pytest.raises(SettingsError, match="APP_TRAINING__ESTIMATOR: DVC records what stands in"):
+        settings.require_recordable(settings.load(params))

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from scipy.sparse import issparse
 
 from {{ cookiecutter.package }} import encoding, inspection, training
 from {{ cookiecutter.package }}.errors import SettingsError, TrainingError
 from {{ cookiecutter.package }}.inference import output
+from {{ cookiecutter.package }}.preprocessing import build_preprocessor
 
 TARGETS = {"classification": "variety", "regression": "weight", "clustering": None}
 NAMES = [(kind, name) for kind, names in training.ESTIMATORS.items() for name in names]
@@ -39,6 +41,36 @@ def test_every_estimator(prepared, kind, name):
     else:
         assert len(set(result.labels.tolist())) > 1
         assert np.isfinite(result.scores).all()
+
+
+@pytest.mark.parametrize(
+    ("sections", "is_sparse"),
+    [
+        ({"training": {"estimator": "logistic_regression"}}, True),
+        ({"training": {"estimator": "logistic_regression", "components": 2}}, False),
+        (
+            {
+                "training": {"estimator": "hist_gradient_boosting"},
+                "preprocessing": {"encode": "onehot"},
+            },
+            False,
+        ),
+    ],
+)
+def test_wide_categories_are_sparse(garden, settings_with, sections, is_sparse):
+    """Hundreds of one-hot columns are sparse where the estimator takes that, answers the same."""
+    frame = garden.assign(place=[f"place {i % 101}" for i in range(len(garden))])
+    settings = settings_with(**sections)
+    contract = inspection.infer(frame, settings.data)
+    matrix = encoding.encode_frame(contract, frame)
+    target = encoding.encode_target(contract, frame)
+    pipeline = training.fit(contract, matrix, target, settings)
+    assert is_sparse == issparse(pipeline[0].transform(matrix))
+    dense = build_preprocessor(contract, settings.preprocessing).fit(matrix)
+    if is_sparse:
+        np.testing.assert_array_equal(
+            dense.transform(matrix), pipeline[0].transform(matrix).toarray()
+        )
 
 
 @pytest.mark.parametrize(

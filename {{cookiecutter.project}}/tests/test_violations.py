@@ -34,6 +34,19 @@ def test_violations_are_found(garden, contract):
     assert "'giant'; expected one of dwarf, middle, tall" == found["variety", "target"][2]
 
 
+def test_each_value_of_another_type_is_found(garden, contract):
+    """A date, a flag and a category that are nothing of the kind are found by their rows."""
+    frame = garden.astype({"planted": object, "treated": object, "bed": object})
+    frame.loc[3, ["planted", "treated"]] = ["soon", "perhaps"]
+    frame.at[4, "bed"] = ["Nord"]
+    found = {(v.column, v.rule): (v.rows, v.found) for v in violations.check(frame, contract)}
+    assert {
+        ("planted", "type"): ((4,), "'soon'; expected an ISO 8601 date or time"),
+        ("treated", "type"): ((4,), "'perhaps'; expected true, false, 'yes' or 'no'"),
+        ("bed", "category"): ((5,), "['Nord']; expected one of Nord, Süd, Île"),
+    } == found
+
+
 def test_explanation_is_a_table(garden, contract):
     """The explanation lines columns up and shows that there are more rows."""
     frame = garden.assign(bed="Mars").drop(columns="variety")

@@ -12,7 +12,7 @@ from .contract import Contract
 from .data import PARQUET, read_chunks
 from .encoding import encode_frame
 from .errors import ContractError, DataError
-from .inference import Output, Predictor, output
+from .inference import Output, Predictor
 from .settings import Data
 from .violations import check, explain
 
@@ -65,7 +65,7 @@ def score(predictor: Predictor, source: Path, destination: Path, data: Data) -> 
                         f"{explain(broken)}"
                     )
                 matrix = encode_frame(predictor.contract, frame)
-                answers = output(predictor.pipeline, predictor.contract, matrix)
+                answers = predictor.output(matrix)
                 writer.write(_with_answers(frame, predictor.contract, answers))
                 rows += len(frame)
                 unfamiliar += sum(violation.count for violation in found)

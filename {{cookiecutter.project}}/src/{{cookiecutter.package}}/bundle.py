@@ -1,29 +1,34 @@
 """A bundle: the directory that holds one model version, all that serving needs and nothing else.
 
-``model.skops`` is the fitted pipeline, ``contract.json`` what it takes, ``card.json`` what is known
-of it, ``reference.json`` what its training data looked like, ``examples.json`` a few held-out rows
-with their answers.
+``model.onnx`` is the model, or ``model.skops`` where no ONNX was proven equal, ``plan.json`` how it
+is run, ``contract.json`` what it takes, ``card.json`` what is known of it, ``reference.json`` what
+its training data looked like, ``examples.json`` a few held-out rows with their answers.
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-import sklearn
-import skops.io
-from skops.io.exceptions import UntrustedTypesFoundException
+import numpy as np
 
 from . import contract as contracts
 from .artifacts import sha256, write_json
 from .contract import Contract
+from .encoding import Matrix
 from .errors import BundleError, ContractError
+from .plan import IN_ONNX, Plan, Session, ask
 
-MODEL, CONTRACT, CARD = "model.skops", "contract.json", "card.json"
+SKOPS, ONNX, PLAN = "model.skops", "model.onnx", "plan.json"
+CONTRACT, CARD = "contract.json", "card.json"
 REFERENCE, EXAMPLES = "reference.json", "examples.json"
-SEALED = (MODEL, CONTRACT, REFERENCE, EXAMPLES)
 
 # skops loads nothing that it does not know to be harmless: these are ours, and the parts of our
 # estimators that it has no verdict on.
@@ -40,16 +45,94 @@ TRUSTED = frozenset(
 
 
 def dump_model(pipeline: Any, path: Path) -> None:
-    """Store a fitted pipeline; raise BundleError where serving would refuse to load it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    skops.io.dump(pipeline, path)
-    if unknown := sorted(set(skops.io.get_untrusted_types(file=path)) - TRUSTED):
-        path.unlink()
+    """Store a fitted pipeline; raise BundleError where serving would refuse to load it.
+
+    The same pipeline always gives the same bytes.
+    """
+    import skops.io
+
+    stored = canonical(skops.io.dumps(pipeline))
+    if unknown := sorted(set(skops.io.get_untrusted_types(data=stored)) - TRUSTED):
         raise BundleError(f"the model holds types that are not in bundle.TRUSTED: {unknown}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_name(f".{path.name}.partial")
+    partial_path.write_bytes(stored)
+    partial_path.replace(path)
 
 
-def load_model(path: Path) -> Any:
-    """Load a pipeline, building only types that are trusted."""
+def canonical(stored: bytes) -> bytes:
+    """Free a skops file of what changes from process to process.
+
+    skops names arrays and objects by their addresses in memory, ZIP stores the time of writing,
+    and the gaps between the fields of a structured array hold whatever was there before.
+    """
+    names: dict[str, str] = {}
+    numbers: dict[int, int] = {}
+    fresh = count()
+
+    def renamed(node: Any) -> Any:
+        if isinstance(node, list):
+            return [renamed(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        node = {key: renamed(value) for key, value in node.items()}
+        if "__loader__" in node:
+            if "__id__" in node:
+                node["__id__"] = numbers.setdefault(node["__id__"], next(fresh))
+            if isinstance(node.get("file"), str):
+                suffix = Path(node["file"]).suffix
+                node["file"] = names.setdefault(node["file"], f"{len(names)}{suffix}")
+        return node
+
+    result = io.BytesIO()
+    with ZipFile(io.BytesIO(stored)) as source, ZipFile(result, "w", ZIP_STORED) as target:
+        schema = renamed(json.loads(source.read("schema.json")))
+        for old, new in names.items():
+            content = source.read(old)
+            if new.endswith(".npy"):
+                content = _without_gaps(content)
+            target.writestr(ZipInfo(new), content)
+        target.writestr(ZipInfo("schema.json"), json.dumps(schema))
+    return result.getvalue()
+
+
+def _without_gaps(content: bytes) -> bytes:
+    array = np.load(io.BytesIO(content), allow_pickle=False)
+    if not array.dtype.names:
+        return content
+    clean = np.zeros(array.shape, array.dtype)
+    for name in array.dtype.names:
+        clean[name] = array[name]
+    result = io.BytesIO()
+    np.save(result, clean, allow_pickle=False)
+    return result.getvalue()
+
+
+def load_model(path: Path, made: str | None = None) -> Any:
+    """Load a pipeline, building only types that are trusted.
+
+    Parameters
+    ----------
+    path : Path
+    made : str or None
+        The scikit-learn that it was made with, if it may be another one than is installed.
+
+    Raises
+    ------
+    BundleError
+        Where there is none, it is refused, or scikit-learn is not installed or another release.
+    """
+    try:
+        import skops.io
+        from sklearn import __version__ as here
+        from skops.io.exceptions import UntrustedTypesFoundException
+    except ImportError as error:
+        raise BundleError(
+            f"{path} needs {error.name}, which is not installed: "
+            "install the dependency group sklearn as well"
+        ) from error
+    if made and made.split(".")[:2] != here.split(".")[:2]:
+        raise BundleError(f"{path} was made with scikit-learn {made}, here is {here}: retrain")
     try:
         return skops.io.load(path, trusted=sorted(TRUSTED))
     except FileNotFoundError as error:
@@ -60,7 +143,8 @@ def load_model(path: Path) -> Any:
 
 def write(
     path: Path,
-    model: Path,
+    plan: Plan,
+    model: bytes,
     contract: Contract,
     card: dict[str, Any],
     reference: dict[str, Any],
@@ -72,8 +156,10 @@ def write(
     ----------
     path : Path
         The bundle directory; an older one is replaced.
-    model : Path
-        The stored pipeline.
+    plan : Plan
+        How the model is run.
+    model : bytes
+        The ONNX graph of the plan, or the stored pipeline where it has none.
     contract, card, reference, examples
         Its other parts.
 
@@ -86,12 +172,15 @@ def write(
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     fresh.mkdir(parents=True)
-    shutil.copyfile(model, fresh / MODEL)
+    name = model_file(plan.tier)
+    (fresh / name).write_bytes(model)
+    write_json(plan.content(), fresh / PLAN)
     contracts.write(contract, fresh / CONTRACT)
     write_json(reference, fresh / REFERENCE)
     write_json(examples, fresh / EXAMPLES)
-    hashes = {name: sha256(fresh / name) for name in SEALED}
-    version = hashlib.sha256((hashes[MODEL] + hashes[CONTRACT]).encode()).hexdigest()[:12]
+    hashes = {each: sha256(fresh / each) for each in (name, PLAN, CONTRACT, REFERENCE, EXAMPLES)}
+    decisive = "".join(hashes[each] for each in (name, PLAN, CONTRACT))
+    version = hashlib.sha256(decisive.encode()).hexdigest()[:12]
     card = {"name": card["name"], "version": version, **card, "files": hashes}
     write_json(card, fresh / CARD)
     if path.exists():
@@ -101,17 +190,22 @@ def write(
     return card
 
 
-def read(path: Path) -> tuple[Contract, Any, dict[str, Any], list[dict[str, Any]]]:
-    """Read a bundle.
+def model_file(tier: str) -> str:
+    """Return the name of the file that holds the model of a tier."""
+    return ONNX if tier in IN_ONNX else SKOPS
+
+
+def read(path: Path) -> tuple[Contract, Plan, dict[str, Any], list[dict[str, Any]]]:
+    """Read a bundle; scikit-learn is needed only where its plan is not in ONNX.
 
     Returns
     -------
-    contract, pipeline, card, examples
+    contract, plan, card, examples
 
     Raises
     ------
     BundleError
-        Where it is missing, incomplete, altered, or made with another scikit-learn.
+        Where it is missing, incomplete, altered, or made with other libraries.
     """
     if not (path / CARD).is_file():
         raise BundleError(f"no bundle in {path}: run `make pipeline`, or set serving.bundle")
@@ -122,13 +216,34 @@ def read(path: Path) -> tuple[Contract, Any, dict[str, Any], list[dict[str, Any]
                 raise BundleError(f"{path / name} was altered after the bundle was written")
         examples = json.loads((path / EXAMPLES).read_text(encoding="utf-8"))
         contract = contracts.read(path / CONTRACT)
-        made, here = card["libraries"]["scikit-learn"], sklearn.__version__
+        content = json.loads((path / PLAN).read_text(encoding="utf-8"))
+        tier, libraries = content["tier"], card["libraries"]
+        in_onnx = tier in IN_ONNX
+        made = libraries["onnxruntime" if in_onnx else "scikit-learn"]
     except FileNotFoundError as error:
         raise BundleError(f"bundle {path} is incomplete: {error.filename} is missing") from error
     except (ValueError, KeyError, TypeError, AttributeError, ContractError) as error:
         raise BundleError(f"bundle {path} is damaged: {error}") from error
-    if made.split(".")[:2] != here.split(".")[:2]:
+    estimate = _session(path, made) if in_onnx else _fitted(path, tier, made)
+    return contract, Plan.from_content(content, estimate), card, examples
+
+
+def _session(path: Path, made: str) -> Session:
+    import onnxruntime
+
+    here = onnxruntime.__version__
+    if _release(here) < _release(made) or _release(here)[0] != _release(made)[0]:
         raise BundleError(
-            f"bundle {path} was made with scikit-learn {made}, here is {here}: retrain"
+            f"bundle {path} was made with onnxruntime {made}, here is {here}: "
+            f"install onnxruntime {made}, or retrain"
         )
-    return contract, load_model(path / MODEL), card, examples
+    return Session(path / ONNX)
+
+
+def _fitted(path: Path, tier: str, made: str) -> Callable[[Matrix], Matrix]:
+    model = load_model(path / SKOPS, made)
+    return partial(ask, model if tier == "pipeline" else model[-1])
+
+
+def _release(version: str) -> list[int]:
+    return [int(number) for number in version.split(".")[:2]]

@@ -41,6 +41,15 @@ def _say(stage: str, outcome: str) -> None:
 
 
 @app.command()
+def check(params: Params = PARAMS) -> None:
+    """Check what DVC could not: the settings, and that it can record them."""
+    settings = _settings(params)
+    from .settings import require_recordable
+
+    require_recordable(settings)
+
+
+@app.command()
 def snapshot(params: Params = PARAMS) -> None:
     """Read the source and keep it as data/snapshot.parquet."""
     _run("snapshot", params)
@@ -83,17 +92,52 @@ def package(params: Params = PARAMS) -> None:
 
 
 @app.command()
+def register(params: Params = PARAMS) -> None:
+    """Keep the finished run in MLflow; its model becomes the challenger."""
+    _run("register", params)
+
+
+@app.command()
+def promote(params: Params = PARAMS) -> None:
+    """Let the challenger serve, if the gate finds it better than the champion."""
+    settings = _settings(params)
+    from . import release
+
+    _say("promote", release.promote(settings))
+
+
+@app.command()
+def rollback(params: Params = PARAMS) -> None:
+    """Put the previous champion back."""
+    settings = _settings(params)
+    from . import release
+
+    _say("rollback", release.rollback(settings))
+
+
+@app.command()
 def report(
     params: Params = PARAMS,
     show: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
 ) -> None:
     """Write reports/report.html: one page about the run, for everybody."""
-    settings = _settings(params)
-    from . import report as reports
-
-    _say("report", reports.report(settings))
+    _run("report", params)
     if show:
-        reports.show()
+        from .report import show as show_report
+
+        show_report()
+
+
+@app.command()
+def ui(
+    params: Params = PARAMS,
+    port: Annotated[int, typer.Option("--port", help="Of this machine.")] = 5000,
+) -> None:
+    """Show runs and models in MLflow's pages."""
+    settings = _settings(params)
+    from . import registry
+
+    registry.browse(settings, port)
 
 
 @app.command()

@@ -1,89 +1,123 @@
 """Sources: read a table, take its snapshot, split it."""
 
-import csv
-from collections.abc import Iterator
+import contextlib
+import gzip
+import re
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from charset_normalizer import from_bytes
-from sklearn.model_selection import train_test_split
 
-from .artifacts import sha256, write_json
+from . import database, delimited
+from .artifacts import replacing, sha256, write_json
 from .contract import Contract
-from .encoding import encode_target
+from .delimited import dialect
+from .encoding import Matrix, encode_series, encode_target, shortened
 from .errors import ContractError, DataError
 from .settings import Data
 
-DELIMITERS = ",;\t|"
-PROBE_BYTES = 1_000_000
-PROBE_LINES = 50
+__all__ = ["PARQUET", "column_names", "dialect", "read", "read_chunks", "split", "write_snapshot"]
+
 PARQUET = (".parquet", ".pq")
+INLINE = re.compile(r"\s*(select\s|with\s.+\sas\s)", re.IGNORECASE | re.DOTALL)
+ROW_NUMBERS = "__index_level_0__"
+HIVE_MISSING = "__HIVE_DEFAULT_PARTITION__"
 
 
-def read(source: Path, data: Data) -> pd.DataFrame:
-    """Read a whole CSV or Parquet file.
+def read(source: str | Path, data: Data) -> pd.DataFrame:
+    """Read a whole table.
 
     Parameters
     ----------
-    source : Path
-        ``.parquet`` or ``.pq`` for Parquet; anything else is read as delimited text.
+    source : str or Path
+        A file or folder of Parquet (``.parquet``, ``.pq``), an SQL query or the ``.sql`` file it
+        stands in (of the database at ``DATABASE_URL``); anything else is read as delimited text,
+        compressed where it ends in ``.gz``.
     data : Data
-        ``delimiter`` and ``encoding`` of the settings; detected where they are None.
+        ``delimiter``, ``encoding`` and ``decimal`` of the settings; detected where they are None.
 
     Returns
     -------
     DataFrame
-        At least one row; column names are text.
+        At least one row. Names are text without line breaks, all different; text has no blanks
+        around it, and text of nothing else is missing.
 
     Raises
     ------
     DataError
-        Where the file is missing, empty, or no table.
+        Where there is no such source, it is empty, or no table.
     """
-    frames = list(read_chunks(source, data, rows=None))
-    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    if INLINE.match(str(source)):
+        return _answer(str(source), "data.source")
+    path = Path(source)
+    if path.suffix.lower() == ".sql" and path.is_file():
+        return _answer(_query(path), str(source))
+    if path.is_dir():
+        return _folder(path)
+    return next(read_chunks(path, data, rows=None))
 
 
 def read_chunks(source: Path, data: Data, rows: int | None) -> Iterator[pd.DataFrame]:
-    """Read a table in pieces of at most `rows` rows, or at once where `rows` is None."""
+    """Read a file in pieces of at most `rows` rows, or at once where `rows` is None."""
     if not source.is_file():
-        raise DataError(f"{source} not found; data.source must name a CSV or Parquet file")
+        raise DataError(
+            f"{source} not found; data.source must name a CSV or Parquet file, "
+            "a folder of Parquet files, or a query"
+        )
     if source.stat().st_size == 0:
         raise DataError(f"{source} is empty")
-    read_pieces = _parquet_chunks if source.suffix.lower() in PARQUET else _csv_chunks
+    is_parquet = source.suffix.lower() in PARQUET
+    pieces = _parquet_chunks(source, rows) if is_parquet else delimited.chunks(source, data, rows)
     total = 0
     try:
-        for frame in read_pieces(source, data, rows):
+        for frame in pieces:
             total += len(frame)
             if len(frame):
                 yield _plain(frame)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowInvalid) as error:
+    except (
+        *(pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowInvalid),
+        *(gzip.BadGzipFile, EOFError, zlib.error),
+    ) as error:
         raise DataError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
-    except (UnicodeDecodeError, LookupError) as error:
+    except (UnicodeError, LookupError) as error:
         raise DataError(f"{source}: {error}; set data.encoding") from error
     if total == 0:
         raise DataError(f"{source} has a header but no rows")
 
 
-def dialect(source: Path, data: Data) -> tuple[str, str]:
-    """Return delimiter and encoding of a delimited text file, detected where they are not set."""
-    with source.open("rb") as file:
-        head = file.read(PROBE_BYTES)
-    encoding = data.encoding or _encoding(head)
-    lines = head.decode(encoding, errors="replace").splitlines()
-    return data.delimiter or _delimiter(lines[:PROBE_LINES]), encoding
+def column_names(names: Sequence[Any]) -> list[str]:
+    """Return the names that columns go by: without line breaks, none empty, all different."""
+    found: list[str] = []
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        text = first = " ".join(str(name).split()) or f"Unnamed: {position}"
+        repeated = 0
+        while text in seen:
+            repeated += 1
+            text = f"{first}.{repeated}"
+        seen.add(text)
+        found.append(text)
+    return found
 
 
-def write_snapshot(frame: pd.DataFrame, path: Path, source: Path) -> dict[str, Any]:
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as Parquet, whole or not at all."""
+    with replacing(path) as partial:
+        frame.to_parquet(partial, index=False)
+
+
+def write_snapshot(frame: pd.DataFrame, path: Path, source: str) -> dict[str, Any]:
     """Write what was read as Parquet, with its hash and origin beside it as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(path, index=False)
+    write_table(frame, path)
     facts = {
-        "source": source.as_posix(),
+        "source": source,
         "rows": len(frame),
         "columns": len(frame.columns),
         "sha256": sha256(path),
@@ -93,77 +127,228 @@ def write_snapshot(frame: pd.DataFrame, path: Path, source: Path) -> dict[str, A
 
 
 def split(frame: pd.DataFrame, contract: Contract, data: Data) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split into training and test rows, classes keeping their shares; no target, no row.
+    """Split into training and test rows; no target, no row.
+
+    With ``data.time`` the newest rows are the test rows, rows of one moment staying together;
+    without, any rows are, classes keeping their shares.
 
     Raises
     ------
     ContractError
-        Where a class has fewer than two rows.
+        Where a class has fewer than two rows, or none among the older ones; where ``data.time`` is
+        no datetime column.
     DataError
-        Where too few rows are left.
+        Where too few rows are left, or rows have no time.
     """
+    from sklearn.model_selection import train_test_split
+
     columns = [column.name for column in contract.features]
     target = encode_target(contract, frame)
+    rows = np.arange(len(frame))
     if contract.target:
         columns.append(contract.target.name)
-        given = ~np.isnan(target)
-        frame, target = frame[given], target[given]
+        rows = rows[~np.isnan(target)]
+        target = target[rows]
     for code, label in enumerate(contract.classes):
         if (count := int((target == code).sum())) < 2:
             raise ContractError(
                 f"class {label!r} of {columns[-1]!r} has {count} row(s); "
                 "at least 2 are needed: add rows, or filter the class out of the source"
             )
-    try:
-        train, test = train_test_split(
-            frame[columns],
-            test_size=data.test_share,
-            random_state=data.seed,
-            stratify=target if contract.classes else None,
+    if data.time:
+        newest = _newest(_seconds(frame, rows, contract, data), data)
+        train, test = rows[~newest], rows[newest]
+        _require_classes(contract, target, newest)
+    else:
+        try:
+            train, test = train_test_split(
+                rows,
+                test_size=data.test_share,
+                random_state=data.seed,
+                stratify=target if contract.classes else None,
+            )
+        except ValueError as error:
+            raise DataError(f"{len(rows)} rows cannot be split: {error}") from error
+    frame = frame[columns]
+    return tuple(frame.take(part).reset_index(drop=True) for part in (train, test))
+
+
+def _seconds(
+    frame: pd.DataFrame, rows: npt.NDArray[np.int64], contract: Contract, data: Data
+) -> Matrix:
+    """Return the time of some rows, in seconds since 1970."""
+    column = next(column for column in contract.columns if column.name == data.time)
+    seconds = encode_series(column, frame[column.name].iloc[rows])
+    if (missing := np.isnan(seconds)).any():
+        first = [int(row) + 1 for row in rows[missing]]
+        raise DataError(
+            f"data.time: {len(first)} rows have no {column.name!r} (rows {shortened(first)}); "
+            "fill it in, or filter them out of the source"
         )
-    except ValueError as error:
-        raise DataError(f"{len(frame)} rows cannot be split: {error}") from error
-    return train.reset_index(drop=True), test.reset_index(drop=True)
+    return seconds
 
 
-def _parquet_chunks(source: Path, _: Data, rows: int | None) -> Iterator[pd.DataFrame]:
+def _newest(seconds: Matrix, data: Data) -> npt.NDArray[np.bool_]:
+    """Mark the newest rows, as near to the wanted share as moments allow."""
+    if len(seconds) == 0 or seconds.min() == seconds.max():
+        raise DataError(
+            f"data.time: all {len(seconds)} rows have the same {data.time!r}; expected at least "
+            "two different times, or data.time: null"
+        )
+    wanted = data.test_share * len(seconds)
+    moments, counts = np.unique(seconds, return_counts=True)
+    held_out = counts[::-1].cumsum()[::-1][1:]
+    first = moments[1:][np.abs(held_out - wanted).argmin()]
+    return np.asarray(seconds >= first)
+
+
+def _require_classes(contract: Contract, target: Any, newest: npt.NDArray[np.bool_]) -> None:
+    for code, label in enumerate(contract.classes):
+        if not (target[~newest] == code).any():
+            raise ContractError(
+                f"class {label!r} of {contract.target and contract.target.name!r} is only among "
+                f"the {int(newest.sum())} newest rows, which are held out; lower data.test_share, "
+                "or set data.time: null"
+            )
+
+
+def _query(path: Path) -> str:
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    if not text.strip():
+        raise DataError(f"{path} is empty; expected one query: SELECT …")
+    return text
+
+
+def _answer(statement: str, origin: str) -> pd.DataFrame:
+    table = database.query(statement, origin)
+    if not table.num_rows:
+        raise DataError(f"{origin}: the query returns no rows; expected at least one")
+    return _plain(_frame(table))
+
+
+def _parquet_chunks(source: Path, rows: int | None) -> Iterator[pd.DataFrame]:
     file = pq.ParquetFile(source)
-    for batch in file.iter_batches(batch_size=rows or max(file.metadata.num_rows, 1)):
-        yield batch.to_pandas()
+    if rows is None:
+        yield _frame(file.read())
+        return
+    for batch in file.iter_batches(batch_size=rows):
+        yield _frame(pa.Table.from_batches([batch]))
 
 
-def _csv_chunks(source: Path, data: Data, rows: int | None) -> Iterator[pd.DataFrame]:
-    delimiter, encoding = dialect(source, data)
-    reader = pd.read_csv(
-        source, sep=delimiter, encoding=encoding, low_memory=False, chunksize=rows, iterator=True
+def _folder(folder: Path) -> pd.DataFrame:
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PARQUET and not path.name.startswith((".", "_"))
     )
-    with reader:
-        yield from reader if rows else [reader.read()]
+    if not files:
+        raise DataError(f"{folder} holds no Parquet file; expected names ending in .parquet")
+    schema = _common_schema(files)
+    tables = [_partition(path, folder, schema) for path in files]
+    table = pa.concat_tables(tables, promote_options="default")
+    for position in range(len(schema), table.num_columns):
+        with contextlib.suppress(pa.ArrowInvalid):
+            name = table.column_names[position]
+            table = table.set_column(position, name, table.column(position).cast(pa.int64()))
+    if not table.num_rows:
+        raise DataError(f"{folder}: its {len(files)} Parquet files have no rows")
+    return _plain(_frame(table))
 
 
-def _encoding(head: bytes) -> str:
+def _partition(path: Path, folder: Path, schema: pa.Schema) -> pa.Table:
+    """Read one file; folders named key=value, as Hive writes them, become columns."""
+    table = pq.ParquetFile(path).read().select(schema.names)
+    columns = [
+        _simplified(column).cast(kind)
+        for column, kind in zip(table.columns, schema.types, strict=True)
+    ]
+    names = list(schema.names)
+    for part in path.relative_to(folder).parts[:-1]:
+        key, equals, value = part.partition("=")
+        if equals and key not in names:
+            names.append(key)
+            text = pa.scalar(None if value == HIVE_MISSING else unquote(value), pa.string())
+            columns.append(pa.repeat(text, table.num_rows))
+    return pa.table(columns, names=names)
+
+
+def _common_schema(files: list[Path]) -> pa.Schema:
+    """Return the schema that all files fit, or name the first that does not."""
+    known = None
+    for path in files:
+        try:
+            schema = pq.read_schema(path).remove_metadata()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        schema = pa.schema([(field.name, _simple(field.type)) for field in schema])
+        if known is None:
+            known = schema
+            continue
+        for words, names in (
+            ("has no column", set(known.names) - set(schema.names)),
+            ("has a further column", set(schema.names) - set(known.names)),
+        ):
+            if names:
+                raise DataError(
+                    f"{path} {words} {shortened(sorted(names))}; "
+                    f"expected the columns of {files[0]}: {shortened(known.names)}"
+                )
+        try:
+            known = pa.unify_schemas([known, schema], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            name = next(n for n in known.names if not _fits(known.field(n), schema.field(n)))
+            raise DataError(
+                f"{path}: column {name!r} is {schema.field(name).type}, "
+                f"but {known.field(name).type} in {files[0]}; write it as the same type"
+            ) from error
+    return known
+
+
+def _fits(one: pa.Field, other: pa.Field) -> bool:
     try:
-        head[: head.rfind(b"\n") + 1 or None].decode("utf-8")
-    except UnicodeDecodeError:
-        best = from_bytes(head).best()
-        return best.encoding if best else "cp1252"
-    return "utf-8-sig"
+        pa.unify_schemas([pa.schema([one]), pa.schema([other])], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return False
+    return True
 
 
-def _delimiter(lines: list[str]) -> str:
-    """Return the delimiter under which the first lines have the same, largest number of fields."""
-    widths = {}
-    for delimiter in DELIMITERS:
-        counts = {len(row) for row in csv.reader(lines, delimiter=delimiter) if row}
-        widths[delimiter] = counts.pop() if len(counts) == 1 else 0
-    best = max(widths, key=lambda delimiter: widths[delimiter])
-    return best if widths[best] > 1 else ","
+def _simple(kind: pa.DataType) -> pa.DataType:
+    """Return the type that stands for all of one meaning."""
+    if pa.types.is_dictionary(kind):
+        return _simple(kind.value_type)
+    if pa.types.is_decimal(kind) or pa.types.is_float16(kind):
+        return pa.float64()
+    if pa.types.is_date(kind):
+        return pa.timestamp("us")
+    if pa.types.is_time(kind) or pa.types.is_large_string(kind):
+        return pa.string()
+    return kind
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """Return a table of Arrow's with one type for one meaning."""
+    named = [
+        (name, _simplified(column))
+        for name, column in zip(table.column_names, table.columns, strict=True)
+        if name != ROW_NUMBERS
+    ]
+    plain = pa.table([column for _, column in named], names=column_names([n for n, _ in named]))
+    return plain.to_pandas(split_blocks=True, ignore_metadata=True)
+
+
+def _simplified(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = _simple(column.type)
+    if pa.types.is_map(kind) or pa.types.is_struct(kind) or pa.types.is_union(kind):
+        texts = [None if value is None else str(value) for value in column.to_pylist()]
+        return pa.chunked_array([texts], pa.string())
+    return column if kind == column.type else column.cast(kind)
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Use one type for one meaning: text names, values instead of dictionary codes."""
-    frame.columns = [str(name) for name in frame.columns]
+    """Give columns names to go by, and take the blanks around text away."""
+    frame.columns = column_names(list(frame.columns))
     for name, dtype in frame.dtypes.items():
-        if isinstance(dtype, pd.CategoricalDtype):
-            frame[name] = frame[name].astype(dtype.categories.dtype)
+        if isinstance(dtype, pd.StringDtype):
+            stripped = frame[name].str.strip()
+            frame[name] = stripped.mask(stripped == "")
     return frame

@@ -135,23 +135,27 @@ def encode_frame(contract: Contract, frame: pd.DataFrame) -> Matrix:
 
 
 def encode_series(column: Column, series: pd.Series[Any]) -> Matrix:
-    """Encode one column of a table; what is missing or unreadable becomes NaN."""
+    """Encode one column of a table; what is missing or unreadable becomes NaN.
+
+    A number in a categorical column counts as its spelling: a part of a table may hold only those.
+    """
     import pandas as pd
 
     if column.kind in ("numeric", "integer"):
         numbers = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
         whole = column.kind != "integer" or numbers == np.floor(numbers)
         return np.where(np.isfinite(numbers) & whole, numbers, np.nan)
-    if column.kind == "datetime":
+    if pd.api.types.is_datetime64_any_dtype(series):
         return _frame_seconds(column, series)
-    if column.kind == "boolean":
-        encoded = series.astype(object).map(_lower, na_action="ignore").map(column.codes)
+    positions, different = _different(series)
+    if column.kind == "categorical":
+        codes = np.array([column.codes.get(_spelled(value), UNSEEN) for value in different])
+    elif column.kind == "boolean":
+        codes = np.array([column.codes.get(_lower(value), np.nan) for value in different])
     else:
-        values = series.astype(object)
-        known = values.isin(list(column.codes)) | values.isna()
-        encoded = values.map(column.codes).where(known, UNSEEN)
-    matrix: Matrix = encoded.to_numpy(np.float64, na_value=np.nan)
-    return matrix
+        codes = _frame_seconds(column, pd.Series(different))
+    # What is missing has the position -1: the last.
+    return np.append(codes, np.nan)[positions]
 
 
 def encode_target(contract: Contract, frame: pd.DataFrame) -> Any:
@@ -171,7 +175,14 @@ def encode_target(contract: Contract, frame: pd.DataFrame) -> Any:
     if contract.task == "regression":
         return pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     codes = {label: float(code) for code, label in enumerate(contract.target.classes)}
-    return labels(series).map(codes).to_numpy(np.float64, na_value=np.nan)
+    positions, different = _different(series)
+    known = labels(pd.Series(different)).map(codes).to_numpy(np.float64, na_value=np.nan)
+    return np.append(known, np.nan)[positions]
+
+
+def encoded(contract: Contract, frame: pd.DataFrame) -> tuple[Matrix, Any]:
+    """Encode the features and the target of a table, as `encode_frame` and `encode_target` do."""
+    return encode_frame(contract, frame), encode_target(contract, frame)
 
 
 def labels(series: pd.Series[Any]) -> pd.Series[Any]:
@@ -185,8 +196,49 @@ def labels(series: pd.Series[Any]) -> pd.Series[Any]:
             return series.astype(object).map(str, na_action="ignore")
 
 
+def plain_rows(contract: Contract, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the features of a table as a client sends them: rows by name, of JSON's types."""
+    names = [column.name for column in contract.features]
+    return [
+        {
+            column.name: _plain(column, value)
+            for column, value in zip(contract.features, row, strict=True)
+        }
+        for row in frame[names].itertuples(index=False)
+    ]
+
+
+def _plain(column: Column, value: Any) -> Any:
+    """Return a value as JSON carries it; whole numbers that pandas made float become int again."""
+    import pandas as pd
+
+    if pd.isna(value):
+        return None
+    if column.kind == "integer" and float(value).is_integer():
+        return int(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _as_number(value: Any) -> Label:
     return int(value) if float(value).is_integer() else float(value)
+
+
+def _different(series: pd.Series[Any]) -> tuple[npt.NDArray[np.intp], Any]:
+    """Return each row's position among the different values, -1 where it is missing, and those."""
+    import pandas as pd
+
+    try:
+        positions, different = pd.factorize(series)
+    except TypeError:
+        positions, different = pd.factorize(series.map(str, na_action="ignore"))
+    return positions, different
+
+
+def _spelled(value: Any) -> str:
+    is_whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if is_whole else value)
 
 
 def _lower(value: Any) -> str:

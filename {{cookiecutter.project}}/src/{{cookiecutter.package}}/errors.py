@@ -53,3 +53,9 @@ class GateError(ProjectError):
     """A challenger was refused; the champion stays."""
 
     exit_code = 10
+
+
+class PauseError(ProjectError):
+    """Ctrl-C ended a command that goes on when it is run again; the shell's code for it."""
+
+    exit_code = 130

@@ -1,4 +1,4 @@
-"""Inference: a bundle's fitted pipeline, from rows or files to predictions with probabilities."""
+"""Inference: a bundle's model, from rows or files to predictions with probabilities."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from . import bundle
 from .contract import Contract, Label
 from .encoding import Matrix, encode_rows
+from .plan import Plan
 
 GROUPS = ("inlier", "outlier")
 
@@ -45,41 +46,39 @@ class Prediction:
     warnings: tuple[str, ...]
 
 
-def output(pipeline: Any, contract: Contract, matrix: Matrix) -> Output:
-    """Run a fitted pipeline.
+def output(model: Any, contract: Contract, matrix: Matrix) -> Output:
+    """Run a model.
 
     Parameters
     ----------
-    pipeline : sklearn Pipeline
+    model : Plan or sklearn Pipeline
+        Of a clustering also its last step alone.
     contract : Contract
     matrix : ndarray, shape (n_rows, n_features)
-        As `encoding` makes it.
+        As `encoding` makes it; as the last step sees it where that comes alone.
 
     Returns
     -------
     Output
     """
+    plan = Plan.of(model)
+    values = plan.values(matrix)
     if contract.task == "regression":
-        return Output(pipeline.predict(matrix))
+        return Output(values)
     if contract.task == "clustering":
-        return _grouped(pipeline, matrix)
-    # A fold may lack a rare class: the estimator's columns are put where the contract has them.
+        return _grouped(plan, values)
+    # A fold may lack a rare class: the columns are put where the contract has them.
     probabilities = np.zeros((len(matrix), len(contract.classes)))
-    probabilities[:, pipeline.classes_.astype(int)] = pipeline.predict_proba(matrix)
+    probabilities[:, plan.classes] = values
     classes = np.array(contract.classes, dtype=object)
     return Output(classes[probabilities.argmax(axis=1)], probabilities)
 
 
-def _grouped(pipeline: Any, matrix: Matrix) -> Output:
-    features, estimator = pipeline[:-1].transform(matrix), pipeline[-1]
-    if hasattr(estimator, "score_samples"):
-        # Isolation forest: scikit-learn's scores are low and its labels -1 where a row is unusual.
-        outlier = (estimator.predict(features) < 0).astype(int)
-        return Output(
-            np.array(GROUPS, dtype=object)[outlier], None, -estimator.score_samples(features)
-        )
-    distances = estimator.transform(features)
-    return Output(distances.argmin(axis=1).astype(object), None, distances.min(axis=1))
+def _grouped(plan: Plan, values: Matrix) -> Output:
+    if plan.offset is not None:
+        outlier = (-values - plan.offset < 0).astype(int)
+        return Output(np.array(GROUPS, dtype=object)[outlier], None, values)
+    return Output(values.argmin(axis=1).astype(object), None, values.min(axis=1))
 
 
 class Predictor:
@@ -88,7 +87,7 @@ class Predictor:
     Parameters
     ----------
     contract : Contract
-    pipeline : sklearn Pipeline
+    model : Plan or sklearn Pipeline
         Fitted.
     card : dict
         What is known of the version: name, version, metrics, data, libraries.
@@ -99,12 +98,12 @@ class Predictor:
     def __init__(
         self,
         contract: Contract,
-        pipeline: Any,
+        model: Any,
         card: dict[str, Any],
         examples: list[dict[str, Any]],
     ) -> None:
         self.contract = contract
-        self.pipeline = pipeline
+        self.plan = Plan.of(model)
         self.card = card
         self.examples = examples
 
@@ -115,7 +114,11 @@ class Predictor:
 
     def output(self, matrix: Matrix) -> Output:
         """Answer encoded rows, shape (n_rows, n_features), in the order of the contract."""
-        return output(self.pipeline, self.contract, matrix)
+        return output(self.plan, self.contract, matrix)
+
+    def seen(self, matrix: Matrix) -> Matrix:
+        """Return encoded rows as the estimator sees them, shape (n_rows, n_inputs)."""
+        return self.plan.features(matrix)
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[Prediction]:
         """Predict rows.

@@ -13,8 +13,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .contract import Contract
 from .encoding import Matrix
 from .errors import SettingsError
+from .features import date_parts, ratios
 from .settings import DatePart, Preprocessing
 
+WIDE = 100
 SCALERS = {"standard": StandardScaler, "robust": RobustScaler, "minmax": MinMaxScaler}
 
 
@@ -64,8 +66,7 @@ class Ratios(TransformerMixin, BaseEstimator):
     def transform(self, X: Matrix) -> Matrix:
         """Return (n_samples, n_features / 2) ratios."""
         X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
-        above, below = np.hsplit(X, 2)
-        return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
+        return ratios(X)
 
 
 class DateParts(TransformerMixin, BaseEstimator):
@@ -88,20 +89,12 @@ class DateParts(TransformerMixin, BaseEstimator):
     def transform(self, X: Matrix) -> Matrix:
         """Return (n_samples, n_features * n_parts) numbers; of a missing date, missing parts."""
         X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
-        missing = np.isnan(X)
-        moments = np.where(missing, 0, X).astype("datetime64[s]")
-        days, months = moments.astype("datetime64[D]"), moments.astype("datetime64[M]")
-        values = {
-            "year": moments.astype("datetime64[Y]").astype(int) + 1970,
-            "month": months.astype(int) % 12 + 1,
-            "day": (days - months).astype(int) + 1,
-            "weekday": (days.astype(int) + 3) % 7,
-            "hour": (moments - days).astype(int) // 3600,
-        }
-        return np.hstack([np.where(missing, np.nan, values[part]) for part in self.parts])
+        return date_parts(X, self.parts)
 
 
-def build_preprocessor(contract: Contract, settings: Preprocessing) -> ColumnTransformer:
+def build_preprocessor(
+    contract: Contract, settings: Preprocessing, sparse: bool = False
+) -> ColumnTransformer:
     """Build the unfitted preprocessing of a contract.
 
     Parameters
@@ -109,6 +102,8 @@ def build_preprocessor(contract: Contract, settings: Preprocessing) -> ColumnTra
     contract : Contract
         Its features decide which steps apply to which columns of the encoded matrix.
     settings : Preprocessing
+    sparse : bool
+        Whether the estimator takes a sparse matrix, as which many one-hot columns are left.
 
     Returns
     -------
@@ -128,11 +123,12 @@ def build_preprocessor(contract: Contract, settings: Preprocessing) -> ColumnTra
     fill_category = _imputer(settings, "most_frequent")
     clip = Clip(settings.outlier_width) if settings.outliers == "clip" else "passthrough"
     scale = SCALERS[settings.scale]() if settings.scale != "none" else "passthrough"
+    sparse = sparse and settings.encode != "ordinal" and sum(counts) > WIDE
     encode = (
         OneHotEncoder(
             categories=[np.arange(count, dtype=float) for count in counts],
             handle_unknown="ignore",
-            sparse_output=False,
+            sparse_output=sparse,
         )
         if settings.encode != "ordinal"
         else "passthrough"
@@ -148,7 +144,7 @@ def build_preprocessor(contract: Contract, settings: Preprocessing) -> ColumnTra
         ("booleans", fill_category, contract.positions(["boolean"])),
         ("categories", make_pipeline(fill_category, encode), categories),
     ]
-    return ColumnTransformer([step for step in steps if step[2]], sparse_threshold=0)
+    return ColumnTransformer([step for step in steps if step[2]], sparse_threshold=float(sparse))
 
 
 def inliers(contract: Contract, matrix: Matrix, settings: Preprocessing) -> Any:

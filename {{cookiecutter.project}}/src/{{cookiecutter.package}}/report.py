@@ -17,7 +17,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from . import contract as contracts
 from .artifacts import (
     CONTRACT,
-    DECISION,
     METRICS,
     PLOTS,
     REPORT,
@@ -169,7 +168,7 @@ def report(settings: Settings, decision: Mapping[str, Any] | None = None) -> str
     ----------
     settings : Settings
     decision : mapping, optional
-        What the gate decided; without it reports/decision.json, where there is one.
+        What the gate decided.
 
     Returns
     -------
@@ -203,8 +202,6 @@ def collect(settings: Settings, decision: Mapping[str, Any] | None = None) -> Ru
     if tracked is not None:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
         tracked = {"tracking_uri": uri, "model": settings.tracking.model, **tracked}
-    if decision is None and DECISION.is_file():
-        decision = _json(DECISION, "register")
     return Run(
         contract=agreed,
         card=_json(bundle / CARD, "package"),

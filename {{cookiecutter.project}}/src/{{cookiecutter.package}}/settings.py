@@ -17,6 +17,7 @@ from .errors import SettingsError
 
 PREFIX = "APP_"
 DELIMITER = "__"
+RECORDED = ("PROJECT", "DATA", "PREPROCESSING", "TRAINING", "EVALUATION")
 
 DatePart = Literal["year", "month", "day", "weekday", "hour"]
 
@@ -183,6 +184,25 @@ def load(path: str | Path = "params.yaml") -> Settings:
         raise SettingsError(f"{path}: {_explain(error)}") from error
     except SettingsSourceError as error:
         raise SettingsError(f"environment: {error}") from error
+
+
+def require_recordable(settings: Settings) -> None:
+    """Refuse what DVC would not notice: it compares params.yaml and files, nothing else.
+
+    Raises
+    ------
+    SettingsError
+        Where the environment overrides a setting of a stage, or the source is no file or folder.
+    """
+    for name in sorted(os.environ):
+        if name.startswith(tuple(f"{PREFIX}{section}{DELIMITER}" for section in RECORDED)):
+            raise SettingsError(f"{name}: DVC records what stands in params.yaml; set it there")
+    source = settings.data.source
+    if not Path(source).exists():
+        raise SettingsError(
+            f"data.source: {source!r} not found; expected a CSV or Parquet file, a folder of "
+            "Parquet files, or a file ending in .sql with a query"
+        )
 
 
 def _refuse_unknown_variables() -> None:

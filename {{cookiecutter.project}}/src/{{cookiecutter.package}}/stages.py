@@ -1,43 +1,34 @@
-"""The stages of the road; each reads files, writes files, and says in a line what came out."""
+"""The stages of the road; each reads files, writes files, and says in a line what came out.
 
-import json
-import platform
-import subprocess
-from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+Each runs as a process of its own, so it imports what it needs, and nothing that it does not.
+"""
 
-import numpy as np
-import pandas as pd
-import sklearn
-import skops
-
-from . import bundle, contract, data, evaluation, inspection, plots, training, violations
 from .artifacts import (
     CONTRACT,
     METRICS,
     MODEL,
     PLOTS,
+    REPORT,
+    REPORTS,
     SNAPSHOT,
     TEST,
     TRAIN,
     TRAINING,
+    TRIALS,
+    read_table,
+    write_csv,
     write_json,
 )
-from .contract import Contract, Kind
-from .encoding import Matrix, encode_frame, encode_target
-from .errors import ContractError, DataError
-from .inference import Predictor
+from .errors import ContractError
 from .settings import Settings
-
-EXAMPLES = 8
 
 
 def snapshot(settings: Settings) -> str:
     """Read the source and keep what was read."""
-    frame = data.read(Path(settings.data.source), settings.data)
-    facts = data.write_snapshot(frame, SNAPSHOT, Path(settings.data.source))
+    from . import data
+
+    frame = data.read(settings.data.source, settings.data)
+    facts = data.write_snapshot(frame, SNAPSHOT, settings.data.source)
     return f"{facts['rows']:,} rows, {facts['columns']} columns of {facts['source']}"
 
 
@@ -55,7 +46,9 @@ def agree(settings: Settings, accept: bool = False) -> str:
     ContractError
         With a table of all violations.
     """
-    frame = _table(SNAPSHOT, "snapshot")
+    from . import contract, inspection, violations
+
+    frame = read_table(SNAPSHOT, "snapshot")
     known = contract.read(CONTRACT) if CONTRACT.exists() and not accept else None
     if known and known.agreed == inspection.agreement(settings.data):
         if found := violations.check(frame, known):
@@ -74,43 +67,66 @@ def agree(settings: Settings, accept: bool = False) -> str:
 
 def prepare(settings: Settings) -> str:
     """Split the snapshot into training and test rows."""
-    agreed, frame = contract.read(CONTRACT), _table(SNAPSHOT, "snapshot")
+    from . import contract, data
+
+    agreed, frame = contract.read(CONTRACT), read_table(SNAPSHOT, "snapshot")
     train, test = data.split(frame, agreed, settings.data)
-    train.to_parquet(TRAIN, index=False)
-    test.to_parquet(TEST, index=False)
+    data.write_table(train, TRAIN)
+    data.write_table(test, TEST)
     dropped = len(frame) - len(train) - len(test)
     without = f", {dropped:,} without a target left out" if dropped else ""
     return f"{len(train):,} training and {len(test):,} test rows{without}"
 
 
 def train(settings: Settings) -> str:
-    """Cross-validate and fit on the training rows."""
+    """Search where it is asked for, then cross-validate and fit on the training rows."""
+    from . import bundle, contract, search, training
+    from .encoding import encoded
+
     agreed = contract.read(CONTRACT)
-    matrix, target = _encoded(TRAIN, agreed)
-    name = training.estimator_name(agreed, len(matrix), settings)
-    scores = training.cross_validate(agreed, matrix, target, settings)
-    bundle.dump_model(training.fit(agreed, matrix, target, settings), MODEL)
-    write_json({"estimator": name, "cross_validation": scores}, TRAINING)
+    matrix, target = encoded(agreed, read_table(TRAIN, "prepare"))
+    with training.few_threads(matrix):
+        found = search.search(agreed, matrix, target, settings) if search.wanted(settings) else None
+        chosen = found.settings if found else settings
+        name = training.estimator_name(agreed, len(matrix), chosen)
+        scores = training.cross_validate(agreed, matrix, target, chosen)
+        bundle.dump_model(training.fit(agreed, matrix, target, chosen), MODEL)
+    write_json(found.trials if found else [], TRIALS)
+    facts = {
+        "estimator": name,
+        "cross_validation": scores,
+        "settings": chosen.model_dump(mode="json", include={"preprocessing", "training"}),
+        "search": found.summary if found else None,
+    }
+    write_json(facts, TRAINING)
+    write_csv(["fold", "score"], enumerate(scores["folds"], 1), REPORTS / "folds.csv")
+    searched = f", best of {found.summary['trials']} trials" if found else ""
     if scores["mean"] is None:
         return f"{name}, too few rows to cross-validate"
-    return (
-        f"{name}, {scores['metric']} {scores['mean']:.3f} ± {scores['std']:.3f} in cross-validation"
-    )
+    measured = f"{scores['metric']} {scores['mean']:.3f} ± {scores['std']:.3f}"
+    return f"{name}, {measured} in cross-validation{searched}"
 
 
 def evaluate(settings: Settings) -> str:
     """Measure the fitted model on the test rows and draw what it does."""
+    from . import bundle, contract, evaluation, plots
+    from .encoding import encode_target, encoded
+
     agreed, pipeline = contract.read(CONTRACT), bundle.load_model(MODEL)
-    matrix, truth = _encoded(TEST, agreed)
-    metrics, result = evaluation.evaluate(pipeline, agreed, matrix, truth)
+    matrix, truth = encoded(agreed, read_table(TEST, "prepare"))
+    metrics, result, features = evaluation.evaluate(pipeline, agreed, matrix, truth)
     shares: dict[str, dict[str, float]] = {}
     if truth is not None and settings.evaluation.importance_repeats:
         shares = evaluation.importance(pipeline, agreed, matrix, truth, settings.evaluation)
-    transformed = pipeline[:-1].transform(matrix) if truth is None else None
-    drawn = plots.draw(PLOTS, agreed, truth, result, transformed, shares)
-    trained = encode_target(agreed, _table(TRAIN, "prepare"))
+    drawn = plots.draw(PLOTS, agreed, truth, result, features, shares)
+    trained = encode_target(agreed, read_table(TRAIN, "prepare"))
     base = evaluation.baseline(agreed, trained, truth)
-    write_json({"test": metrics, "baseline": base, "importance": shares}, METRICS)
+    losses = [(column, loss["mean"]) for column, loss in shares.items()]
+    write_csv(["column", "loss"], losses, REPORTS / "importance.csv")
+    intervals = evaluation.intervals(agreed, truth, result, features)
+    write_json(
+        {"test": metrics, "intervals": intervals, "baseline": base, "importance": shares}, METRICS
+    )
     primary = evaluation.PRIMARY[agreed.task]
     against = f" (baseline {base[primary]:.3f})" if base else ""
     pictures = ", ".join(path.name for path in drawn)
@@ -118,78 +134,27 @@ def evaluate(settings: Settings) -> str:
 
 
 def package(settings: Settings) -> str:
-    """Put model, contract and card together into the bundle that serving loads."""
-    agreed, pipeline = contract.read(CONTRACT), bundle.load_model(MODEL)
-    facts, trained = _read_json(SNAPSHOT.with_suffix(".json")), _read_json(TRAINING)
-    measured = _read_json(METRICS)
-    train_rows, test_rows = _table(TRAIN, "prepare"), _table(TEST, "prepare")
-    card = {
-        "name": settings.project.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "task": agreed.task,
-        "target": agreed.target.name if agreed.target else None,
-        "estimator": trained["estimator"],
-        "metrics": measured["test"],
-        "baseline": measured["baseline"],
-        "importance": measured["importance"],
-        "cross_validation": trained["cross_validation"],
-        "data": {**facts, "training_rows": len(train_rows), "test_rows": len(test_rows)},
-        "settings": settings.model_dump(mode="json", include={"data", "preprocessing", "training"}),
-        "git_commit": git_commit(),
-        "libraries": {
-            "python": platform.python_version(),
-            "scikit-learn": sklearn.__version__,
-            "numpy": np.__version__,
-            "skops": skops.__version__,
-        },
-    }
-    written = bundle.write(
-        settings.serving.bundle,
-        MODEL,
-        agreed,
-        card,
-        reference(agreed, train_rows),
-        examples(agreed, pipeline, test_rows),
-    )
-    return f"version {written['version']} in {settings.serving.bundle}/"
+    """Compile the model and make the bundle that serving loads."""
+    from . import packaging
+
+    return packaging.package(settings)
 
 
-def reference(agreed: Contract, frame: pd.DataFrame) -> dict[str, Any]:
-    """Profile the training rows: missing share, quantiles of numbers, shares of categories."""
-    matrix = encode_frame(agreed, frame)
-    columns: dict[str, Any] = {}
-    for column, values in zip(agreed.features, matrix.T, strict=True):
-        given = values[~np.isnan(values)]
-        profile: dict[str, Any] = {"kind": column.kind, "missing": float(np.isnan(values).mean())}
-        if column.kind in ("categorical", "boolean"):
-            counts = np.bincount(given.astype(int), minlength=len(column.categories))
-            shares = (counts / max(len(given), 1)).tolist()
-            profile["shares"] = dict(zip(column.categories, shares, strict=True))
-        elif len(given):
-            profile["quantiles"] = np.quantile(given, np.linspace(0, 1, 21)).tolist()
-        columns[column.name] = profile
-    return {"rows": len(frame), "columns": columns}
+def register(settings: Settings) -> str:
+    """Keep the run in MLflow; its model becomes the challenger."""
+    from . import release
+
+    return release.register(settings)
 
 
-def examples(agreed: Contract, pipeline: Any, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Answer a few test rows, of different classes where there are any, the truth beside them."""
-    if agreed.classes and agreed.target:
-        turn = frame.groupby(agreed.target.name, sort=False).cumcount()
-        frame = frame.loc[turn.sort_values(kind="stable").index]
-    frame = frame.head(EXAMPLES)
-    rows = [
-        {
-            column.name: _plain(column.kind, value)
-            for column, value in zip(agreed.features, row, strict=True)
-        }
-        for row in frame[[column.name for column in agreed.features]].itertuples(index=False)
-    ]
-    truths = frame[agreed.target.name].tolist() if agreed.target else [None] * len(rows)
-    answers = Predictor(agreed, pipeline, {}, []).predict(rows)
-    return [
-        {"row": row, "truth": truth, "prediction": asdict(answer)}
-        for row, truth, answer in zip(rows, truths, answers, strict=True)
-    ]
+def report(settings: Settings) -> str:
+    """Write the page about the run, beside the champion where there is one, and keep it there."""
+    from . import release
+    from . import report as page
+
+    said = page.report(settings, release.compare(settings))
+    release.attach(settings, REPORT)
+    return said
 
 
 STAGES = {
@@ -199,43 +164,6 @@ STAGES = {
     "train": train,
     "evaluate": evaluate,
     "package": package,
+    "register": register,
+    "report": report,
 }
-
-
-def _plain(kind: Kind, value: Any) -> Any:
-    """Return a value as JSON carries it; whole numbers that pandas made float become int again."""
-    if pd.isna(value):
-        return None
-    if kind == "integer":
-        return int(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _table(path: Path, stage: str) -> pd.DataFrame:
-    if not path.is_file():
-        raise DataError(f"{path} not found: run the {stage} step first")
-    return pd.read_parquet(path)
-
-
-def _encoded(path: Path, agreed: Contract) -> tuple[Matrix, Matrix | None]:
-    frame = _table(path, "prepare")
-    return encode_frame(agreed, frame), encode_target(agreed, frame)
-
-
-def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        raise DataError(f"{path} not found: run the earlier steps first, or the whole pipeline")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def git_commit() -> str | None:
-    """Return the commit that is checked out; None outside of a repository, or without git."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return None
-    return found.stdout.strip() if found.returncode == 0 else None

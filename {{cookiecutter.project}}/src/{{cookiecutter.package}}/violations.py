@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .artifacts import aligned
 from .contract import Column, Contract, allowed_range
 from .encoding import UNSEEN, encode_series, encode_target, expected, shortened
 
 SHOWN = 5
+LOOKED_AT = 1000
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,7 @@ def explain(violations: list[Violation]) -> str:
     for v in violations:
         first = ", ".join(map(str, v.rows)) + (", …" if v.rows and v.count > len(v.rows) else "")
         table.append((v.column, v.rule, str(v.count), first, v.found))
-    widths = [max(len(line[i]) for line in table) for i in range(4)]
-    return "\n".join(
-        "  ".join(
-            [*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[4]]
-        )
-        for line in table
-    )
+    return aligned(table)
 
 
 def _check_column(series: pd.Series, column: Column) -> list[Violation]:
@@ -124,4 +120,5 @@ def _violation(column: str, rule: str, where: Any, found: str) -> Violation:
 
 def examples(series: pd.Series, where: Any) -> str:
     """Show the first few different values of some rows."""
-    return ", ".join(repr(value) for value in series[where].astype(object).unique()[:3].tolist())
+    first = dict.fromkeys(map(repr, series[where].head(LOOKED_AT).tolist()))
+    return ", ".join(list(first)[:3])

@@ -282,10 +282,8 @@ function showModel() {
   element("purpose").textContent = contract.target
     ? `Predicts ${spoken(contract.target.name)} from ${columns}`
     : `Groups rows of ${columns}`;
-  const style = { dateStyle: "medium", timeStyle: "short" };
   const facts = {
     Version: card.version,
-    Created: new Date(card.created).toLocaleString("en", style),
     Estimator: spoken(card.estimator),
     "Trained on": `${number(card.data.training_rows)} rows of ${card.data.source.split("/").pop()}`,
   };

@@ -1,0 +1,119 @@
+"""Packaging: what earlier stages left becomes the bundle that serving loads."""
+
+import platform
+import subprocess
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import sklearn
+import skops
+
+from . import bundle, contract
+from .artifacts import (
+    CONTRACT,
+    METRICS,
+    MODEL,
+    SNAPSHOT,
+    TEST,
+    TRAIN,
+    TRAINING,
+    read_json,
+    read_table,
+)
+from .compilation import compile_pipeline
+from .contract import Contract
+from .encoding import encode_frame, plain_rows
+from .inference import Predictor
+from .plan import Plan
+from .settings import Settings
+
+EXAMPLES = 8
+
+
+def package(settings: Settings) -> str:
+    """Compile the fitted pipeline and make the bundle, from the files that earlier stages left."""
+    agreed, pipeline = contract.read(CONTRACT), bundle.load_model(MODEL)
+    facts, trained = read_json(SNAPSHOT.with_suffix(".json")), read_json(TRAINING)
+    measured = read_json(METRICS)
+    train_rows = read_table(TRAIN, "prepare")
+    test_rows = read_table(TEST, "prepare")
+    compiled = compile_pipeline(pipeline, agreed, encode_frame(agreed, test_rows))
+    card = {
+        "name": settings.project.name,
+        "task": agreed.task,
+        "target": agreed.target.name if agreed.target else None,
+        "estimator": trained["estimator"],
+        "metrics": measured["test"],
+        "baseline": measured["baseline"],
+        "importance": measured["importance"],
+        "cross_validation": trained["cross_validation"],
+        "data": {**facts, "training_rows": len(train_rows), "test_rows": len(test_rows)},
+        "settings": {**settings.model_dump(mode="json", include={"data"}), **trained["settings"]},
+        "search": trained["search"],
+        "plan": compiled.card,
+        "git_commit": git_commit(),
+        "libraries": {
+            "python": platform.python_version(),
+            "scikit-learn": sklearn.__version__,
+            "numpy": np.__version__,
+            "skops": skops.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
+    }
+    written = bundle.write(
+        settings.serving.bundle,
+        compiled.plan,
+        compiled.graph or MODEL.read_bytes(),
+        agreed,
+        card,
+        reference(agreed, train_rows),
+        examples(agreed, compiled.plan, test_rows),
+    )
+    difference = f"largest difference {compiled.card['difference']:.1g}"
+    return f"version {written['version']}, {compiled.card['form']}, {difference}"
+
+
+def reference(agreed: Contract, frame: pd.DataFrame) -> dict[str, Any]:
+    """Profile the training rows: missing share, quantiles of numbers, shares of categories."""
+    matrix = encode_frame(agreed, frame)
+    columns: dict[str, Any] = {}
+    for column, values in zip(agreed.features, matrix.T, strict=True):
+        given = values[~np.isnan(values)]
+        profile: dict[str, Any] = {"kind": column.kind, "missing": float(np.isnan(values).mean())}
+        if column.kind in ("categorical", "boolean"):
+            counts = np.bincount(given.astype(int), minlength=len(column.categories))
+            shares = (counts / max(len(given), 1)).tolist()
+            profile["shares"] = dict(zip(column.categories, shares, strict=True))
+        elif len(given):
+            profile["quantiles"] = np.quantile(given, np.linspace(0, 1, 21)).tolist()
+        columns[column.name] = profile
+    return {"rows": len(frame), "columns": columns}
+
+
+def examples(agreed: Contract, plan: Plan, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Answer a few test rows, of different classes where there are any, the truth beside them."""
+    if agreed.classes and agreed.target:
+        turn = frame.groupby(agreed.target.name, sort=False).cumcount()
+        frame = frame.loc[turn.sort_values(kind="stable").index]
+    frame = frame.head(EXAMPLES)
+    rows = plain_rows(agreed, frame)
+    truths = frame[agreed.target.name].tolist() if agreed.target else [None] * len(rows)
+    answers = Predictor(agreed, plan, {}, []).predict(rows)
+    return [
+        {"row": row, "truth": truth, "prediction": asdict(answer)}
+        for row, truth, answer in zip(rows, truths, answers, strict=True)
+    ]
+
+
+def git_commit() -> str | None:
+    """Return the commit that is checked out; None outside of a repository, or without git."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
