@@ -257,7 +257,7 @@ def test_ui_opens_the_store(trained):
     """`make ui` serves MLflow's page on the store of the project."""
     port = free_port()
     server = subprocess.Popen(
-        ["make", "--old-file=.venv/.installed", "ui", f"PORT={port}"],
+        ["make", "--old-file=.venv/.installed", "ui", f"UI_PORT={port}"],
         cwd=trained.folder,
         env=trained.environment,
         start_new_session=True,
