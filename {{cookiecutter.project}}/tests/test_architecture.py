@@ -7,7 +7,7 @@ import {{ cookiecutter.package }} as project
 
 ROOT = Path(project.__file__).parent
 LAYERS = [
-    {"errors"},
+    {"errors", "fingerprints"},
     {"artifacts", "settings", "database"},
     {"contract", "delimited"},
     {"encoding"},
