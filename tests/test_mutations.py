@@ -134,10 +134,46 @@ PROJECT_FAULTS = {
         "",
         "test_serving_slot.py::test_without_a_bundle_there_is_no_answer",
     ),
+    "an equal model is promoted": (
+        "src/penguins/gate.py",
+        "better = found.low > settings.margin",
+        "better = found.high > settings.margin",
+        "test_gate.py::test_a_worse_or_equal_model_is_refused_in_a_table",
+    ),
+    "rows that the champion knows count": (
+        "src/penguins/fingerprints.py",
+        "return frame[~np.isin(fingerprints(known), seen)]",
+        "return frame[np.isin(fingerprints(known), fingerprints(known))]",
+        "test_release.py::test_rows_of_the_training_are_left_out",
+    ),
+    "a graph is admitted unproven": (
+        "src/penguins/compilation.py",
+        '_refuse("differs", worst > TOLERANCE, kinds, float(worst.max()))',
+        '_refuse("differs", worst > np.inf, kinds, float(worst.max()))',
+        "test_compilation.py::test_a_difference_is_refused",
+    ),
+    "a model has other bytes each time": (
+        "src/penguins/bundle.py",
+        "stored = canonical(",
+        "stored = (",
+        "test_bundle.py::test_the_same_training_gives_the_same_bytes",
+    ),
+    "rejected rows vanish": (
+        "src/penguins/batch.py",
+        "rejected.write(done.rejected)",
+        "pass",
+        "test_batch.py::test_rejected_rows_are_set_aside",
+    ),
+    "a search forgets its trials": (
+        "src/penguins/search.py",
+        "kept.add_trial(study.tell(",
+        "(study.tell(",
+        "test_search.py::test_killed_and_run_again",
+    ),
     "probabilities in the order of the fold": (
         "src/penguins/inference.py",
-        "probabilities[:, pipeline.classes_.astype(int)] =",
-        "probabilities[:, pipeline.classes_.astype(int)[::-1]] =",
+        "probabilities[:, plan.classes] =",
+        "probabilities[:, plan.classes[::-1]] =",
         "test_training.py::test_missing_class_in_training_rows",
     ),
 }

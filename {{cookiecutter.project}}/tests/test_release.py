@@ -384,3 +384,18 @@ def test_any_mlflow_loads_the_model(desk, roads, tmp_path):
             for answer in road.predictor.predict(rows)
         )
         pd.testing.assert_frame_equal(expected, answers, rtol=1e-9)
+
+
+def test_what_the_gate_would_say(desk, road, weak_road, opened):
+    """The report hears the gate's opinion of a challenger, and nothing is moved or recorded."""
+    settings = desk.place(road)
+    before = opened(settings, state)
+    assert release.compare(settings)["promoted"]
+    assert before == opened(settings, state)
+    release.promote(settings)
+    assert release.compare(settings) is None
+    settings = desk.place(weak_road)
+    release.register(settings)
+    opinion = release.compare(settings)
+    assert (False, "balanced_accuracy") == (opinion["promoted"], opinion["figures"]["metric"])
+    assert ({"champion": "2", "challenger": "1"}, CROWNED) == opened(settings, state)
