@@ -389,6 +389,7 @@ def test_any_mlflow_loads_the_model(desk, roads, tmp_path):
 def test_what_the_gate_would_say(desk, road, weak_road, opened):
     """The report hears the gate's opinion of a challenger, and nothing is moved or recorded."""
     settings = desk.place(road)
+    release.register(settings)
     before = opened(settings, state)
     assert release.compare(settings)["promoted"]
     assert before == opened(settings, state)
