@@ -196,7 +196,7 @@ def test_any_name_is_safe_and_whole():
     for name in NASTY:
         assert name in page.lines("contract")
         assert name in page.lines("importance")
-        assert any(name in line for line in page.lines("findings"))
+        assert any(name[:49] in line for line in page.lines("findings"))
     shown = [line for line in page.lines("data") if line.startswith("category ")]
     assert ["category 0 0.1 %"[:10]] == [line[:10] for line in shown]
     assert "995 more 19.9 %" in page.lines("data")
@@ -346,7 +346,7 @@ def test_against_the_champion():
     """The gate's table stands on the page with its reason and its figures."""
     page = page_of(run_with(decision=DECISION))
     lines = page.lines("champion")
-    said = "It would be refused, and the champion stay: bed=Süd: 0.83 against 0.9."
+    said = "It would be refused, and the champion would stay: bed=Süd: 0.83 against 0.9."
     assert said == lines[0]
     assert ["balanced_accuracy", "0.82", "0.85"] == lines[6:9]
     assert ["better with 95 % confidence", "✓ yes", "bed=Süd", "0.9", "0.83"] == lines[9:14]

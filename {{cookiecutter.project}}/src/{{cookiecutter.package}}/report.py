@@ -108,6 +108,7 @@ OVERLAPPING = 0.25
 BINS = 20
 TOP = 5
 LISTED = 20
+NAME = 50
 
 
 @dataclass(frozen=True)
@@ -439,8 +440,8 @@ def _about_score(run: Run) -> list[dict[str, str]]:
     part = gains[carrier] / sum(gains.values()) if carrier else 0.0
     if value >= NEAR_PERFECT or (value >= STRIKING and part >= CARRIES):
         culprit = (
-            f"“{carrier}” carries {percent(round(part, 2))} of it. Is it known when a prediction "
-            "is needed, or does it hold the answer? If it does, list it in data.exclude."
+            f"{_quoted(carrier)} carries {percent(round(part, 2))} of it. Is it known when a "
+            "prediction is needed, or does it hold the answer? If it does, list it in data.exclude."
             if carrier and part >= 0.5
             else "No single column carries it. Do rows repeat, or do columns together hold the "
             "answer?"
@@ -464,9 +465,9 @@ def _about_classes(run: Run) -> list[dict[str, str]]:
             found.append(
                 _finding(
                     "The classes are out of balance",
-                    f"{percent(counts[most] / rows)} of the training rows are “{most}”, "
-                    f"{percent(counts[least] / rows)} are “{least}”. Accuracy flatters here: look "
-                    "at balanced accuracy and at what is found of each class.",
+                    f"{percent(counts[most] / rows)} of the training rows are {_quoted(most)}, "
+                    f"{percent(counts[least] / rows)} are {_quoted(least)}. Accuracy flatters "
+                    "here: look at balanced accuracy and at what is found of each class.",
                 )
             )
     never = [name for name, recall in run.metrics["test"].get("recall", {}).items() if not recall]
@@ -481,7 +482,7 @@ def _about_columns(run: Run) -> list[dict[str, str]]:
     columns = run.reference["columns"]
     gaps = {k: v["missing"] for k, v in columns.items() if v["missing"] >= MISSING}
     if gaps:
-        listed = [f"“{name}” ({percent(share)})" for name, share in _largest(gaps)]
+        listed = [f"{_quoted(name)} ({percent(share)})" for name, share in _largest(gaps)]
         found.append(
             _finding(
                 "Many values are missing",
@@ -525,7 +526,7 @@ def _headline(run: Run) -> tuple[str, str]:
     if "accuracy" not in base:
         return headline, ""
     most = max(base["recall"], key=base["recall"].__getitem__) if base.get("recall") else None
-    named = f", “{most}”" if most is not None else ""
+    named = f", {_quoted(most)}" if most is not None else ""
     return (
         headline,
         f"Guessing the most frequent class{named}, every time: {round(base['accuracy'] * of):,}.",
@@ -801,7 +802,11 @@ def _largest(shares: Mapping[str, float]) -> list[tuple[str, float]]:
 
 
 def _named(names: Sequence[str]) -> str:
-    return _listed([f"“{name}”" for name in names])
+    return _listed([_quoted(name) for name in names])
+
+
+def _quoted(name: str) -> str:
+    return f"“{name if len(name) <= NAME else name[: NAME - 1] + '…'}”"
 
 
 def _listed(texts: Sequence[str], most: int = 6) -> str:
