@@ -13,7 +13,7 @@ REGISTRY = $(shell $(RUN)python -c "from pip._internal.commands import create_co
 unexport VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint locks demo bench bench-search clean
+.PHONY: help install test lint locks demo bench bench-batch bench-search clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,9 @@ bench: .venv/.installed ## Measure, into benchmarks/RESULTS.md
 
 bench-search: .venv/.installed ## Measure the search beside FLAML, 9 minutes, into the same page
 	@$(RUN)python -m benchmarks.search
+
+bench-batch: .venv/.installed ## Measure scoring files beside pandas and scikit-learn
+	@$(RUN)python -m benchmarks.batch
 
 clean: ## Remove everything that make can make again
 	rm -rf .venv .poetry .cache .pytest_cache demo

@@ -257,7 +257,7 @@ def test_ui_opens_the_store(trained):
     """`make ui` serves MLflow's page on the store of the project."""
     port = free_port()
     server = subprocess.Popen(
-        ["make", "--old-file=.venv/.installed", "ui", f"PORT={port}"],
+        ["make", "--old-file=.venv/.installed", "ui", f"UI_PORT={port}"],
         cwd=trained.folder,
         env=trained.environment,
         start_new_session=True,
@@ -290,23 +290,3 @@ def test_search_logs_every_trial(default_project, tmp_path):
     found = json.loads((workspace.folder / "models/training.json").read_text())
     card = json.loads((workspace.folder / "bundle/card.json").read_text())
     assert found["estimator"] == card["estimator"]
-
-
-def test_the_servers_profile(default_project):
-    """`compose.yaml` has MLflow on PostgreSQL behind a profile, and asks for a password."""
-    if not shutil.which("docker"):
-        pytest.skip("docker is not on this machine")
-    words = ["docker", "compose", "--profile", "mlflow", "config", "--format", "json"]
-    told = subprocess.run(
-        words,
-        cwd=default_project,
-        env=environment(POSTGRES_PASSWORD="secret"),
-        capture_output=True,
-        text=True,
-    )
-    assert 0 == told.returncode, told.stderr
-    assert {"api", "mlflow", "postgres"} == set(json.loads(told.stdout)["services"])
-    refused = subprocess.run(
-        words, cwd=default_project, env=environment(), capture_output=True, text=True
-    )
-    assert "POSTGRES_PASSWORD" in refused.stderr

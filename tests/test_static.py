@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import KIT, TEMPLATE, generate
+from test_locks import pins
 
 from scripts.locks import combinations
 
@@ -164,6 +165,21 @@ def test_compose(project):
     assert [("127.0.0.1", "8000", 8000)] == [
         (port["host_ip"], port["published"], port["target"]) for port in api["ports"]
     ]
+
+
+def test_compose_has_a_server_for_a_team(project):
+    """Behind a profile there is MLflow on PostgreSQL, only on this machine, and without rights."""
+    words = ["docker-compose", "--profile", "mlflow", "config", "--format=json"]
+    code, said = run(*words, folder=project)
+    assert 0 == code, said
+    services = json.loads(said)["services"]
+    assert {"api", "mlflow", "postgres"} == set(services)
+    assert "postgresql+psycopg://mlflow@postgres/mlflow" in services["mlflow"]["command"]
+    assert ["127.0.0.1"] == [port["host_ip"] for port in services["mlflow"]["ports"]]
+    assert "ports" not in services["postgres"]
+    assert [["ALL"]] * 3 == [service["cap_drop"] for service in services.values()]
+    (version,) = pins("poetry", "black")["mlflow"]
+    assert f"mlflow=={version}" in services["mlflow"]["build"]["dockerfile_inline"]
 
 
 @pytest.mark.parametrize("root", [TEMPLATE, KIT], ids=["template", "kit"])

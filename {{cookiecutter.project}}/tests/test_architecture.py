@@ -7,16 +7,16 @@ import {{ cookiecutter.package }} as project
 
 ROOT = Path(project.__file__).parent
 LAYERS = [
-    {"errors"},
+    {"errors", "fingerprints"},
     {"artifacts", "settings", "database"},
     {"contract", "delimited"},
     {"encoding"},
-    {"violations", "features", "graphs", "bootstrap", "compatibility"},
+    {"violations", "features", "graphs", "bootstrap", "columns", "compatibility"},
     {"plan", "preprocessing", "comparison"},
     {"bundle", "inspection", "data", "compilation"},
     {"inference"},
-    {"evaluation", "batch", "flavor", "packaging", "registry"},
-    {"training", "plots", "gate"},
+    {"evaluation", "flavor", "packaging", "registry", "tables"},
+    {"batch", "training", "plots", "gate"},
     {"search", "release"},
     {"report"},
     {"stages", "serving"},

@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
@@ -20,6 +21,7 @@ from {{ cookiecutter.package }}.compilation import Gate, RefusedError
 from {{ cookiecutter.package }}.contract import Column, Contract, Target
 from {{ cookiecutter.package }}.encoding import encode_frame, encode_target
 from {{ cookiecutter.package }}.errors import BundleError
+from {{ cookiecutter.package }}.plan import Session
 
 ROWS, COLUMNS = 300, 4
 CHOICES = [
@@ -318,3 +320,15 @@ def test_a_forest_too_large_for_a_graph_stays_with_scikit_learn(table, monkeypat
     assert "estimator" == card["tier"]
     reason = f"{nodes:,} nodes of trees; a graph holds at most {nodes - 1:,}"
     assert [True, True] == [reason in card["refused"][tier] for tier in ("dense", "graph")]
+
+
+def test_a_large_forest_is_walked_through_in_parts(table, monkeypatch):
+    """Several operators for some trees each say the same as one for all."""
+    matrix, _, target = table
+    forest = RandomForestClassifier(n_estimators=5, random_state=0).fit(matrix, target)
+    whole = Session(graphs.draw(forest))(matrix)
+    monkeypatch.setattr(graphs, "NODES_AT_ONCE", forest[0].tree_.node_count + 1)
+    drawn = graphs.draw(forest)
+    parts = [node.op_type for node in onnx.load_from_string(drawn).graph.node]
+    assert 1 < parts.count("TreeEnsemble") < 5
+    assert pytest.approx(whole, abs=1e-12) == Session(drawn)(matrix)

@@ -13,7 +13,7 @@ import pytest
 
 from {{ cookiecutter.package }} import encoding, inspection, search, stages, training
 from {{ cookiecutter.package }}.bundle import load_model
-from {{ cookiecutter.package }}.errors import PauseError, SettingsError, TrainingError
+from {{ cookiecutter.package }}.errors import SettingsError, StoppedError, TrainingError
 
 QUICK = ("logistic_regression", "k_nearest_neighbors")
 TRIALS = 10
@@ -139,7 +139,7 @@ def test_interrupted_and_run_again(undisturbed, prepared, monkeypatch, measured)
     """After Ctrl-C the same call goes on, up to the budget, to the same trials."""
     with monkeypatch.context() as patch:
         interrupt(patch, 23)
-        with pytest.raises(PauseError, match=r"search stopped: \d+ trials are kept in .cache"):
+        with pytest.raises(StoppedError, match=r"search stopped: \d+ trials are kept in .cache"):
             search.search(*prepared(trials=TRIALS))
     kept = next(Path(".cache/search").glob("*.log")).read_text(encoding="utf-8")
     ended = kept.count('"spent"')
@@ -151,7 +151,7 @@ def test_interrupted_and_run_again(undisturbed, prepared, monkeypatch, measured)
 
 def test_interruption_ends_with_its_own_code():
     """The shell's code for Ctrl-C."""
-    assert 130 == PauseError.exit_code
+    assert 130 == StoppedError.exit_code
 
 
 def test_killed_and_run_again(undisturbed, prepared):

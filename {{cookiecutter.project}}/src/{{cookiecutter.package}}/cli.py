@@ -153,21 +153,22 @@ def pipeline(params: Params = PARAMS) -> None:
 
 @app.command()
 def score(
-    source: Annotated[Path, typer.Argument(help="CSV or Parquet with the contract's columns.")],
-    destination: Annotated[Path, typer.Argument(help="Where to write, .csv or .parquet.")],
+    source: Annotated[
+        Path, typer.Option("--in", help="CSV or Parquet with the contract's columns, or a folder.")
+    ],
+    destination: Annotated[
+        Path, typer.Option("--out", help="Where to write, .csv or .parquet; a folder for a folder.")
+    ],
     params: Params = PARAMS,
 ) -> None:
-    """Predict every row of a file."""
+    """Predict every row of a file, or of all files of a folder."""
     settings = _settings(params)
-    from .batch import score as score_file
+    from . import batch
     from .inference import Predictor
 
     predictor = Predictor.load(settings.serving.bundle)
-    rows, unfamiliar = score_file(predictor, source, destination, settings.data)
-    warned = f", {unfamiliar:,} values unlike the training data" if unfamiliar else ""
-    typer.echo(
-        f"{rows:,} predictions of version {predictor.card['version']} in {destination}{warned}"
-    )
+    scored = batch.score(predictor, source, destination, settings.data)
+    typer.echo(batch.summary(scored, predictor.card["version"], destination))
 
 
 @app.command()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from .bootstrap import resampled_counts, resampled_means
 from .contract import Column, Task
@@ -197,7 +197,7 @@ def _explained(
 
 def _sign_test(lost: int, won: int) -> float:
     """Probability of so many losses or more among rows that one model alone gets right."""
-    return float(stats.binom.sf(lost - 1, lost + won, 0.5)) if lost else 1.0
+    return float(special.bdtrc(lost - 1, lost + won, 0.5)) if lost else 1.0
 
 
 def _paired_t(rows: int, total: float, squares: float) -> float:
@@ -208,4 +208,4 @@ def _paired_t(rows: int, total: float, squares: float) -> float:
         return 1.0
     if variance <= 0:
         return 0.0
-    return float(stats.t.sf(mean / np.sqrt(variance / rows), rows - 1))
+    return float(special.stdtr(rows - 1, -mean / np.sqrt(variance / rows)))

@@ -55,7 +55,7 @@ class GateError(ProjectError):
     exit_code = 10
 
 
-class PauseError(ProjectError):
+class StoppedError(ProjectError):
     """Ctrl-C ended a command that goes on when it is run again; the shell's code for it."""
 
     exit_code = 130

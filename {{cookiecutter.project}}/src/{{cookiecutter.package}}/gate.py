@@ -1,14 +1,11 @@
 """The gate: whether a challenger may take the champion's place, and a table of the reasons."""
 
 from dataclasses import dataclass
-from datetime import date
-from numbers import Real
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from .artifacts import aligned
@@ -21,13 +18,10 @@ from .evaluation import LOWER_IS_BETTER, METRICS, PRIMARY, measure, silhouettes
 from .inference import Output, Predictor
 from .settings import Gate
 
-Fingerprints = npt.NDArray[np.uint64]
-
 LEAST_ROWS = 30
 LATENCY_ROWS = 20
 LATENCY_CALLS = 100
 LATENCY_SECONDS = 2.0
-MISSING = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True)
@@ -73,39 +67,6 @@ class Decision:
     checks: tuple[Check, ...]
     reason: str
     figures: dict[str, Any]
-
-
-def fingerprints(frame: pd.DataFrame) -> Fingerprints:
-    """Return one number per row over all columns, shape (n_rows,).
-
-    Equal rows have equal numbers in every process, whatever the order of rows or columns: a whole
-    number equals the same number as a float, true equals 1, text counts as it is spelt, moments to
-    the microsecond in UTC. Whole numbers beyond 2**53 count as the nearest float.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Names of columns count too: only frames with the same columns can be compared.
-    """
-    total = np.zeros(len(frame), dtype=np.uint64)
-    for name in frame.columns:
-        salt = pd.util.hash_array(np.array([str(name)], dtype=object), categorize=False)
-        total += pd.util.hash_array(_hashes(frame[name]) ^ salt)
-    return total
-
-
-def unseen(frame: pd.DataFrame, seen: Fingerprints) -> pd.DataFrame:
-    """Return the rows that a model was not trained on.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        With the columns that `seen` was made of, and no others.
-    seen : ndarray of uint64
-        The `fingerprints` of the training rows. A row that merely equals one of them is left out
-        too: the model may know it by heart.
-    """
-    return frame[~np.isin(fingerprints(frame), seen)]
 
 
 def decide(
@@ -190,37 +151,6 @@ def explain(decision: Decision) -> str:
         result = "passed" if c.passed else "failed"
         table.append((c.name, c.champion, c.challenger, c.required, result))
     return aligned(table)
-
-
-def _hashes(series: pd.Series) -> Fingerprints:
-    """Hash the values of a column by what they mean, not by how they are stored."""
-    missing = series.isna().to_numpy()
-    if pd.api.types.is_datetime64_any_dtype(series):
-        hashed = pd.util.hash_array(_micros(series))
-    elif pd.api.types.is_numeric_dtype(series):
-        hashed = pd.util.hash_array(series.to_numpy(np.float64, na_value=0.0))
-    else:
-        try:
-            codes, different = pd.factorize(series.astype(object))
-        except TypeError:
-            # Lists and dicts cannot be told apart by a hash table, but by how they are written.
-            codes, different = pd.factorize(series.map(repr))
-        each = np.array([_value_hash(value) for value in different] or [0], dtype=np.uint64)
-        hashed = each[codes]
-    return np.where(missing, np.uint64(MISSING), hashed)
-
-
-def _value_hash(value: Any) -> Any:
-    if isinstance(value, Real):
-        return pd.util.hash_array(np.array([value], dtype=np.float64))[0]
-    if isinstance(value, date):
-        return pd.util.hash_array(_micros(pd.Series([pd.Timestamp(value)])))[0]
-    return pd.util.hash_array(np.array([str(value)], dtype=object), categorize=False)[0]
-
-
-def _micros(series: pd.Series) -> Any:
-    moments = series.dt.tz_convert("UTC").dt.tz_localize(None) if series.dt.tz else series
-    return moments.to_numpy("datetime64[us]").view(np.int64)
 
 
 def _refuse_unknown_floors(contract: Contract, settings: Gate) -> None:

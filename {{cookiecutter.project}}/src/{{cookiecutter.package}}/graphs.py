@@ -33,6 +33,9 @@ INPUT, ANSWER = "features", "answer"
 LEQ, SUM = 0, 1
 # A graph of more is refused: protobuf holds 2 GB, and drawing takes a kilobyte a node.
 MOST_NODES = 4_000_000
+# Trees that stay in the processor's cache while all rows walk through them: three times as fast as
+# every row walking through all trees of a large forest.
+NODES_AT_ONCE = 32_768
 
 
 class InexpressibleError(Exception):
@@ -232,7 +235,18 @@ READERS: dict[type, Callable[[Any], list[Tree]]] = {
 
 
 def _sum_of_trees(graph: Graph, members: Sequence[Tree]) -> str:
-    """Add an operator that sums what the leaves say, shape (n_rows, n_targets)."""
+    """Sum what the leaves say, shape (n_rows, n_targets), by one operator for some trees each."""
+    before = np.cumsum([0, *(len(tree.feature) for tree in members[:-1])])
+    starts = np.unique(before // NODES_AT_ONCE, return_index=True)[1].tolist()
+    sums = [
+        _leaves(graph, members[start:end])
+        for start, end in zip(starts, [*starts[1:], len(members)], strict=True)
+    ]
+    return graph.add("Sum", *sums) if len(sums) > 1 else sums[0]
+
+
+def _leaves(graph: Graph, members: Sequence[Tree]) -> str:
+    """Add an operator that sums the leaves of trees."""
     if all((tree.values[tree.leaf] != 0).sum(axis=1).max() <= 1 for tree in members):
         return _one_target_a_leaf(graph, members)
     return _many_targets_a_leaf(graph, members)

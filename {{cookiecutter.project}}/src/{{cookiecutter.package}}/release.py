@@ -283,14 +283,14 @@ def _unseen(frame: Any, store: Store, version: Version, folder: Path) -> Any:
     """
     import numpy as np
 
-    from . import gate
+    from .fingerprints import unseen
 
     place = store.download_of_run(version, FINGERPRINTS, folder / f"run{version.number}")
     with np.load(place) as known:
         columns, seen = json.loads(str(known["columns"])), known["rows"]
     if not set(columns) <= set(frame.columns):
         return frame
-    return frame[~np.isin(gate.fingerprints(frame[columns]), seen)]
+    return unseen(frame, seen, columns)
 
 
 def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
@@ -325,10 +325,10 @@ def _copy_files(folder: Path) -> None:
     """Copy what the stages left for a reader, and number the rows of the training."""
     import numpy as np
 
-    from . import gate
+    from .fingerprints import fingerprints
 
     rows = read_table(TRAIN, "prepare")
-    np.savez(folder / FINGERPRINTS, rows=gate.fingerprints(rows), columns=json.dumps(list(rows)))
+    np.savez(folder / FINGERPRINTS, rows=fingerprints(rows), columns=json.dumps(list(rows)))
     found = [CONTRACT, PARAMS, TRAINING, TRIALS, SNAPSHOT.with_suffix(".json")]
     found += [path for path in sorted(REPORTS.rglob("*")) if path not in (RUN, REPORT)]
     for path in found:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from . import preprocessing, training
 from .contract import Contract
 from .encoding import Matrix
-from .errors import PauseError, SettingsError, TrainingError
+from .errors import SettingsError, StoppedError, TrainingError
 from .evaluation import PRIMARY
 from .settings import Settings
 from .training import ESTIMATORS, Choice, Estimator, Space
@@ -97,7 +97,7 @@ def search(contract: Contract, matrix: Matrix, target: Matrix | None, settings: 
         Where ``training.search.estimators`` names one that cannot be searched.
     TrainingError
         Where a class has too few rows to cross-validate, or no trial could be fitted.
-    PauseError
+    StoppedError
         By Ctrl-C; the trials so far are kept.
     """
     spaces = _spaces(contract, matrix, settings)
@@ -114,7 +114,7 @@ def search(contract: Contract, matrix: Matrix, target: Matrix | None, settings: 
         try:
             _go_on(study, kept, spaces, settings, (contract, matrix, target))
         except KeyboardInterrupt as error:
-            raise PauseError(
+            raise StoppedError(
                 f"search stopped: {len(kept.trials)} trials are kept in {path}; "
                 "run it again to go on"
             ) from error
