@@ -123,9 +123,10 @@ def report(
     """Write reports/report.html: one page about the run, for everybody."""
     _run("report", params)
     if show:
-        from .report import show as show_report
+        from .report import show as open_report
 
-        show_report()
+        if not open_report():
+            typer.echo("there is no browser here: take the file to one")
 
 
 @app.command()

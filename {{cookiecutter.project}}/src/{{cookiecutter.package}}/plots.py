@@ -185,7 +185,8 @@ def errors(name: str, truth: Any, predicted: Any) -> Figure:
     """Show how the errors are spread; zero is right."""
     figure = Figure(figsize=(5.5, 5.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.hist(predicted - truth, bins=30, edgecolor="white", linewidth=0.6)
+    bins = min(max(round(len(truth) ** 0.5), 8), 30)
+    axes.hist(predicted - truth, bins=bins, edgecolor="white", linewidth=0.6)
     axes.axvline(0, linestyle=":", color=QUIET, linewidth=1.2)
     axes.grid(visible=False, axis="x")
     axes.set(title="Errors", xlabel=f"{name}: predicted minus true", ylabel="rows")

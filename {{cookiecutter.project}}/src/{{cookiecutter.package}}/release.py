@@ -132,16 +132,18 @@ def compare(settings: Settings) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        The decision, as ``dataclasses.asdict`` gives it; None where that version is the champion
-        or there is no other, and where there is no store.
+        The decision, as ``dataclasses.asdict`` gives it; ``promoted`` is None where that version
+        is the champion. None without a champion, and where there is no store.
     """
     if not registry.exists(settings):
         return None
     with registry.connect(settings) as store:
         champion = store.aliased(CHAMPION)
         number = read_json(RUN)["model_version"]
-        if champion is None or champion.number == number:
+        if champion is None:
             return None
+        if champion.number == number:
+            return {"promoted": None, "checks": (), "reason": "it is the champion", "figures": {}}
         return asdict(_decide(settings, store, store.version(number), champion)[0])
 
 

@@ -1,7 +1,6 @@
 """The report: one page about a run, for a person who has never seen the project."""
 
 import base64
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -24,8 +23,9 @@ from .artifacts import (
     SNAPSHOT,
     TEST,
     TRAIN,
-    TRAINING,
     TRIALS,
+    read_json,
+    replacing,
 )
 from .bundle import CARD, EXAMPLES, REFERENCE
 from .contract import Column, Contract, allowed_range
@@ -108,6 +108,7 @@ OVERLAPPING = 0.25
 BINS = 20
 TOP = 5
 LISTED = 20
+NAME = 50
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,8 @@ class Run:
     contract : Contract
     card, reference, examples
         Parts of the bundle.
-    metrics, training : dict
-        reports/metrics.json and models/training.json.
+    metrics : dict
+        reports/metrics.json.
     targets : dict
         Counts of the classes in ``train`` and ``test``, or ``quantiles`` of a numeric target.
     missing : dict
@@ -132,7 +133,7 @@ class Run:
     tracked : dict or None
         reports/run.json, and the tracking server under ``tracking_uri``.
     decision : mapping or None
-        What the gate decided, as ``dataclasses.asdict`` gives it; None without a champion.
+        What the gate would decide, as `release.compare` gives it; None without a champion.
     description : str
     """
 
@@ -140,7 +141,6 @@ class Run:
     card: Mapping[str, Any]
     reference: Mapping[str, Any]
     metrics: Mapping[str, Any]
-    training: Mapping[str, Any]
     examples: Sequence[Mapping[str, Any]] = ()
     targets: Mapping[str, Any] = field(default_factory=dict)
     missing: Mapping[str, float] = field(default_factory=dict)
@@ -153,7 +153,7 @@ class Run:
     @property
     def primary(self) -> str:
         """The metric that decides."""
-        return str(self.training["cross_validation"]["metric"])
+        return str(self.card["cross_validation"]["metric"])
 
     @property
     def test_rows(self) -> int:
@@ -168,7 +168,7 @@ def report(settings: Settings, decision: Mapping[str, Any] | None = None) -> str
     ----------
     settings : Settings
     decision : mapping, optional
-        What the gate decided.
+        What the gate would decide, as `release.compare` gives it.
 
     Returns
     -------
@@ -178,13 +178,11 @@ def report(settings: Settings, decision: Mapping[str, Any] | None = None) -> str
     Raises
     ------
     DataError
-        Where a file of the earlier stages is missing or damaged.
+        Where a file of the earlier stages is missing.
     """
     page = build(collect(settings, decision))
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    fresh = REPORT.with_name(f"{REPORT.name}.new")
-    fresh.write_text(page, encoding="utf-8", newline="\n")
-    os.replace(fresh, REPORT)
+    with replacing(REPORT) as partial:
+        partial.write_text(page, encoding="utf-8", newline="\n")
     return f"{REPORT}, {len(page.encode()) / 1024:,.0f} kB"
 
 
@@ -198,21 +196,20 @@ def show() -> bool:
 def collect(settings: Settings, decision: Mapping[str, Any] | None = None) -> Run:
     """Gather what the stages left; of the data only the target is read."""
     agreed, bundle = contracts.read(CONTRACT), settings.serving.bundle
-    tracked = _json(RUN, "register") if RUN.is_file() else None
+    tracked = read_json(RUN) if RUN.is_file() else None
     if tracked is not None:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
         tracked = {"tracking_uri": uri, "model": settings.tracking.model, **tracked}
     return Run(
         contract=agreed,
-        card=_json(bundle / CARD, "package"),
-        reference=_json(bundle / REFERENCE, "package"),
-        examples=_json(bundle / EXAMPLES, "package"),
-        metrics=_json(METRICS, "evaluate"),
-        training=_json(TRAINING, "train"),
+        card=read_json(bundle / CARD),
+        reference=read_json(bundle / REFERENCE),
+        examples=read_json(bundle / EXAMPLES),
+        metrics=read_json(METRICS),
         targets=_targets(agreed),
-        missing=_missing(SNAPSHOT),
+        missing=missing_shares(SNAPSHOT),
         pictures={path.stem: path.read_bytes() for path in sorted(PLOTS.glob("*.png"))},
-        trials=_json(TRIALS, "train") if TRIALS.is_file() else (),
+        trials=read_json(TRIALS) if TRIALS.is_file() else (),
         tracked=tracked,
         decision=decision,
         description=settings.project.description,
@@ -291,7 +288,7 @@ def percent(share: float | None) -> str:
         return "under 0.1\u00a0%"
     if 0.999 < share < 1:
         return "over 99.9\u00a0%"
-    return f"{100 * share:.3g}\u00a0%"
+    return f"{100 * share:.1f}".removesuffix(".0") + "\u00a0%"
 
 
 def score(value: Any, metric: str) -> str:
@@ -392,7 +389,7 @@ def _about_test_rows(run: Run) -> list[dict[str, str]]:
                 f"Nothing reliable can be said about {_named(few)}.",
             )
         )
-    folds = [value for value in run.training["cross_validation"]["folds"] if value is not None]
+    folds = [value for value in run.card["cross_validation"]["folds"] if value is not None]
     if folds and max(folds) - min(folds) > SPREAD and run.contract.task != "clustering":
         found.append(
             _finding(
@@ -443,8 +440,8 @@ def _about_score(run: Run) -> list[dict[str, str]]:
     part = gains[carrier] / sum(gains.values()) if carrier else 0.0
     if value >= NEAR_PERFECT or (value >= STRIKING and part >= CARRIES):
         culprit = (
-            f"“{carrier}” carries {percent(round(part, 2))} of it. Is it known when a prediction "
-            "is needed, or does it hold the answer? If it does, list it in data.exclude."
+            f"{_quoted(carrier)} carries {percent(round(part, 2))} of it. Is it known when a "
+            "prediction is needed, or does it hold the answer? If it does, list it in data.exclude."
             if carrier and part >= 0.5
             else "No single column carries it. Do rows repeat, or do columns together hold the "
             "answer?"
@@ -468,9 +465,9 @@ def _about_classes(run: Run) -> list[dict[str, str]]:
             found.append(
                 _finding(
                     "The classes are out of balance",
-                    f"{percent(counts[most] / rows)} of the training rows are “{most}”, "
-                    f"{percent(counts[least] / rows)} are “{least}”. Accuracy flatters here: look "
-                    "at balanced accuracy and at what is found of each class.",
+                    f"{percent(counts[most] / rows)} of the training rows are {_quoted(most)}, "
+                    f"{percent(counts[least] / rows)} are {_quoted(least)}. Accuracy flatters "
+                    "here: look at balanced accuracy and at what is found of each class.",
                 )
             )
     never = [name for name, recall in run.metrics["test"].get("recall", {}).items() if not recall]
@@ -485,7 +482,7 @@ def _about_columns(run: Run) -> list[dict[str, str]]:
     columns = run.reference["columns"]
     gaps = {k: v["missing"] for k, v in columns.items() if v["missing"] >= MISSING}
     if gaps:
-        listed = [f"“{name}” ({percent(share)})" for name, share in _largest(gaps)]
+        listed = [f"{_quoted(name)} ({percent(share)})" for name, share in _largest(gaps)]
         found.append(
             _finding(
                 "Many values are missing",
@@ -529,7 +526,7 @@ def _headline(run: Run) -> tuple[str, str]:
     if "accuracy" not in base:
         return headline, ""
     most = max(base["recall"], key=base["recall"].__getitem__) if base.get("recall") else None
-    named = f", “{most}”" if most is not None else ""
+    named = f", {_quoted(most)}" if most is not None else ""
     return (
         headline,
         f"Guessing the most frequent class{named}, every time: {round(base['accuracy'] * of):,}.",
@@ -615,7 +612,7 @@ def _groups(run: Run) -> list[tuple[str, float]]:
 
 
 def _folds(run: Run) -> dict[str, Any]:
-    found = run.training["cross_validation"]
+    found = run.card["cross_validation"]
     drawn = all(0 <= value <= 1 for value in found["folds"])
     return {**found, "called": _called(found["metric"]), "drawn": drawn}
 
@@ -749,7 +746,8 @@ def _allowed(column: Column) -> str:
 def _comparison(run: Run) -> dict[str, Any] | None:
     if run.decision is None:
         return None
-    return {"checks": [], "reason": "", "figures": {}, **run.decision}
+    reason = str(run.decision["reason"]).removeprefix("refused: ")
+    return {**run.decision, "reason": reason}
 
 
 def _trials(run: Run) -> dict[str, Any]:
@@ -788,9 +786,8 @@ def _tracked(run: Run) -> dict[str, Any] | None:
         # Without the user and password that the address may carry.
         host = uri.netloc.rpartition("@")[2]
         base = urlunsplit((uri.scheme, host, uri.path.rstrip("/"), "", ""))
-        experiment, identity = found.get("experiment_id"), found.get("run_id")
-        if identity and experiment is not None:
-            links["run"] = f"{base}/#/experiments/{quote(str(experiment))}/runs/{quote(identity)}"
+        if identity := found.get("run_id"):
+            links["run"] = f"{base}/#/runs/{quote(identity)}"
         if name and version:
             links["model"] = f"{base}/#/models/{quote(str(name))}/versions/{version}"
     return {"run_id": found.get("run_id"), "model": name, "version": version, "links": links}
@@ -805,7 +802,11 @@ def _largest(shares: Mapping[str, float]) -> list[tuple[str, float]]:
 
 
 def _named(names: Sequence[str]) -> str:
-    return _listed([f"“{name}”" for name in names])
+    return _listed([_quoted(name) for name in names])
+
+
+def _quoted(name: str) -> str:
+    return f"“{name if len(name) <= NAME else name[: NAME - 1] + '…'}”"
 
 
 def _listed(texts: Sequence[str], most: int = 6) -> str:
@@ -817,15 +818,6 @@ def _listed(texts: Sequence[str], most: int = 6) -> str:
 
 def _count(items: Any, noun: str) -> str:
     return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
-
-
-def _json(path: Path, stage: str) -> Any:
-    if not path.is_file():
-        raise DataError(f"{path} not found: run the {stage} step first")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error}): run the {stage} step again") from error
 
 
 def _targets(agreed: Contract) -> dict[str, Any]:
@@ -855,8 +847,14 @@ def _targets(agreed: Contract) -> dict[str, Any]:
     }
 
 
-def _missing(path: Path) -> dict[str, float]:
-    """Read the missing share of every column from a Parquet file's footer, not from its rows."""
+def missing_shares(path: Path) -> dict[str, float]:
+    """Read the missing share of every column from a Parquet file's footer, not from its rows.
+
+    Returns
+    -------
+    dict
+        Without columns of which the footer does not tell; empty where there is no file.
+    """
     if not path.is_file():
         return {}
     from pyarrow.parquet import read_metadata
