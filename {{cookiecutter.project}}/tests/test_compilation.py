@@ -314,7 +314,7 @@ def test_a_forest_too_large_for_a_graph_stays_with_scikit_learn(table, monkeypat
     matrix, _, target = table
     forest = RandomForestClassifier(n_estimators=5, random_state=0)
     pipeline = pipeline_of(forest, StandardScaler()).fit(matrix[:200], target[:200])
-    nodes = sum(tree.tree_.node_count for tree in pipeline[-1].estimators_)
+    nodes = sum(tree.tree_.node_count for tree in forest.estimators_)
     monkeypatch.setattr(graphs, "MOST_NODES", nodes - 1)
     card = compilation.compile_pipeline(pipeline, contract_of(nullable=False), matrix[200:]).card
     assert "estimator" == card["tier"]

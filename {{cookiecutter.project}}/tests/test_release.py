@@ -394,9 +394,11 @@ def test_what_the_gate_would_say(desk, road, weak_road, opened):
     assert release.compare(settings)["promoted"]
     assert before == opened(settings, state)
     release.promote(settings)
-    assert release.compare(settings) is None
+    assert "it is the champion" == release.compare(settings)["reason"]
     settings = desk.place(weak_road)
     release.register(settings)
     opinion = release.compare(settings)
     assert (False, "balanced_accuracy") == (opinion["promoted"], opinion["figures"]["metric"])
+    road.train.to_parquet("data/test.parquet")
+    assert "was trained on all held-out rows" in release.compare(settings)["reason"]
     assert ({"champion": "2", "challenger": "1"}, CROWNED) == opened(settings, state)

@@ -133,7 +133,7 @@ def compare(settings: Settings) -> dict[str, Any] | None:
     -------
     dict or None
         The decision, as ``dataclasses.asdict`` gives it; ``promoted`` is None where that version
-        is the champion. None without a champion, and where there is no store.
+        is the champion, or cannot be compared. None without a champion, and without a store.
     """
     if not registry.exists(settings):
         return None
@@ -144,7 +144,11 @@ def compare(settings: Settings) -> dict[str, Any] | None:
             return None
         if champion.number == number:
             return {"promoted": None, "checks": (), "reason": "it is the champion", "figures": {}}
-        return asdict(_decide(settings, store, store.version(number), champion)[0])
+        try:
+            decision, _ = _decide(settings, store, store.version(number), champion)
+        except RegistryError as error:
+            return {"promoted": None, "checks": (), "reason": str(error), "figures": {}}
+        return asdict(decision)
 
 
 def rollback(settings: Settings) -> str:
