@@ -21,7 +21,7 @@ help: ## Show this list
 install: .venv/.installed ## Create .venv and install what poetry.lock names
 
 test: .venv/.installed ## Prove the kit: every option, real projects, images, workflows, the page
-	$(RUN)pytest --numprocesses auto --dist loadgroup $(TESTS)
+	$(RUN)pytest --numprocesses auto --dist loadfile $(TESTS)
 
 lint: .venv/.installed ## Check the kit's own Python
 	$(RUN)ruff format --check benchmarks hooks scripts tests

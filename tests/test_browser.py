@@ -16,7 +16,6 @@ DESKTOP, MOBILE = (1200, 800), (375, 740)
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: sudo apt install chromium"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 

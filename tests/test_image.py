@@ -12,7 +12,6 @@ from scripts.demo import ask
 
 pytestmark = [
     pytest.mark.skipif(not engine.client(), reason="no Docker engine with BuildKit"),
-    pytest.mark.xdist_group("image"),
 ]
 
 IMAGE = "kit-test-image:local"

@@ -3,11 +3,13 @@
 import contextlib
 import csv
 import json
+import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import time
+import urllib.request
 
 import pytest
 from conftest import Workspace, environment, served
@@ -170,13 +172,13 @@ def test_the_same_numbers_from_mlflow_models_serve(trained, doors):
         until = time.monotonic() + 90
         while True:
             with contextlib.suppress(OSError):
-                ask(f"http://127.0.0.1:{port}/ping")
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
                 break
             assert time.monotonic() < until
             time.sleep(0.2)
         answer = ask(f"http://127.0.0.1:{port}/invocations", {"dataframe_records": doors["rows"]})
     finally:
-        server.send_signal(signal.SIGINT)
+        os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)
     shares = [
         [value for key, value in one.items() if key.startswith("probability_")]
@@ -272,7 +274,7 @@ def test_ui_opens_the_store(trained):
             assert time.monotonic() < until
             time.sleep(0.2)
     finally:
-        server.send_signal(signal.SIGINT)
+        os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)
     assert {"champion": "1"} == {
         alias["alias"]: alias["version"] for alias in found["registered_model"]["aliases"]

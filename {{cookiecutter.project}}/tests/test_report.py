@@ -362,7 +362,7 @@ def test_the_champion_is_not_its_own_rival(desk, road):
     release.promote(settings)
     decision = release.compare(settings)
     lines = page_of(run_with(decision=decision)).lines("champion")
-    assert ["This version is the champion."] == lines
+    assert ["Not compared: it is the champion."] == lines
 
 
 def test_links_to_a_tracking_server():
