@@ -13,7 +13,6 @@ import pytest
 
 from {{ cookiecutter.package }} import encoding, inspection, search, stages, training
 from {{ cookiecutter.package }}.bundle import load_model
-from {{ cookiecutter.package }}.errors import SettingsError, StoppedError, TrainingError
 
 QUICK = ("logistic_regression", "k_nearest_neighbors")
 TRIALS = 10
@@ -139,7 +138,7 @@ def test_interrupted_and_run_again(undisturbed, prepared, monkeypatch, measured)
     """After Ctrl-C the same call goes on, up to the budget, to the same trials."""
     with monkeypatch.context() as patch:
         interrupt(patch, 23)
-        with pytest.raises(StoppedError, match=r"search stopped: \d+ trials are kept in .cache"):
+        with pytest.raises(search.StoppedError, match=r"stopped: \d+ trials are kept in .cache"):
             search.search(*prepared(trials=TRIALS))
     kept = next(Path(".cache/search").glob("*.log")).read_text(encoding="utf-8")
     ended = kept.count('"spent"')
@@ -151,7 +150,7 @@ def test_interrupted_and_run_again(undisturbed, prepared, monkeypatch, measured)
 
 def test_interruption_ends_with_its_own_code():
     """The shell's code for Ctrl-C."""
-    assert 130 == StoppedError.exit_code
+    assert 130 == search.StoppedError.exit_code
 
 
 def test_killed_and_run_again(undisturbed, prepared):
@@ -249,7 +248,7 @@ def test_gaps_are_filled_for_those_that_need_it(prepared):
 def test_unknown_estimator(prepared, kind, name, known):
     """The message names the estimators that can be searched."""
     message = rf"^training.search.estimators: '{name}' cannot be searched for a {kind}; .* {known}"
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(search.SettingsError, match=message):
         search.search(*prepared(kind, trials=1, estimators=(name,)))
 
 
@@ -257,7 +256,7 @@ def test_a_class_of_one_row(prepared):
     """What cannot be compared is not searched."""
     contract, matrix, target, settings = prepared(trials=1)
     kept = np.r_[np.flatnonzero(target != 0), np.flatnonzero(target == 0)[:1]]
-    with pytest.raises(TrainingError, match="fewer than 2 training rows"):
+    with pytest.raises(search.TrainingError, match="fewer than 2 training rows"):
         search.search(contract, matrix[kept], target[kept], settings)
 
 
@@ -265,5 +264,5 @@ def test_failed_trials(prepared):
     """A trial that cannot be fitted is noted; only where all are, the search fails."""
     contract, matrix, target, settings = prepared(trials=1, estimators=("k_nearest_neighbors",))
     few = np.r_[tuple(np.flatnonzero(target == code)[:2] for code in range(3))]
-    with pytest.raises(TrainingError, match="none of 1 trials could be fitted"):
+    with pytest.raises(search.TrainingError, match="none of 1 trials could be fitted"):
         search.search(contract, matrix[few], target[few], settings)
