@@ -3,7 +3,7 @@ import sqlite3
 
 import pytest
 
-from {{ cookiecutter.package }} import registry
+from {{ cookiecutter.package }} import registry, runs, tracking
 from {{ cookiecutter.package }}.errors import RegistryError
 
 
@@ -50,7 +50,7 @@ def test_nobody_answers(at, scheme, closed_port, monkeypatch):
 
 def test_locked_database(at, tmp_path, monkeypatch):
     """A store that another program holds is not waited for for long."""
-    monkeypatch.setattr(registry, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(tracking, "WAIT_SECONDS", 0.1)
     holder = sqlite3.connect(tmp_path / "mlflow.db")
     holder.execute("BEGIN IMMEDIATE")
     said = refused(at(f"sqlite:///{tmp_path}/mlflow.db"))
@@ -85,36 +85,36 @@ def test_what_mlflow_refuses(at, desk):
 def test_the_environment_comes_first(at, monkeypatch):
     """MLFLOW_TRACKING_URI is where the store is, whatever params.yaml says."""
     settings = at("sqlite:///mlflow.db")
-    assert "sqlite:///mlflow.db" == registry.uri(settings)
+    assert "sqlite:///mlflow.db" == tracking.uri(settings)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://runs.example")
-    assert "https://runs.example" == registry.uri(settings)
+    assert "https://runs.example" == tracking.uri(settings)
 
 
 def test_who(monkeypatch):
     """A workflow decides in the name of the person who started it."""
     monkeypatch.setenv("GITHUB_ACTOR", "lea")
-    assert "lea" == registry.who()
+    assert "lea" == runs.who()
     monkeypatch.delenv("GITHUB_ACTOR")
-    assert "@" in registry.who()
+    assert "@" in runs.who()
 
 
 def test_names_that_mlflow_allows():
     """Names keep what MLflow allows, and stay different."""
-    named = registry.named({"recall.Île (a)": 1, "recall.Île [a]": 2, "a/b": 3})
+    named = runs.named({"recall.Île (a)": 1, "recall.Île [a]": 2, "a/b": 3})
     assert {"recall.Île _a_": 1, "recall.Île _a__2": 2, "a_b": 3} == named
 
 
 def test_leaves():
     """Nested sections are named by their path; only numbers are metrics."""
     tree = {"a": {"b": 1, "c": {}}, "d": True, "e": "text", "f": 0.5}
-    assert {"a.b": 1, "a.c": {}, "d": True, "e": "text", "f": 0.5} == registry.flat(tree)
-    assert {"a.b": 1.0, "f": 0.5} == registry.numbers(tree)
+    assert {"a.b": 1, "a.c": {}, "d": True, "e": "text", "f": 0.5} == runs.flat(tree)
+    assert {"a.b": 1.0, "f": 0.5} == runs.numbers(tree)
 
 
 def test_browse(at, tmp_path, monkeypatch, capsys):
     """A server's pages are pointed at; without a store there is nothing to show."""
     with pytest.raises(RegistryError, match=r"none.db is not there yet: run the pipeline first"):
-        registry.browse(at(f"sqlite:///{tmp_path}/none.db"), 5000)
-    monkeypatch.setattr(registry, "_check", lambda address: None)
-    registry.browse(at("https://lea:secret@runs.example"), 5000)
+        tracking.browse(at(f"sqlite:///{tmp_path}/none.db"), 5000)
+    monkeypatch.setattr(tracking, "_check", lambda address: None)
+    tracking.browse(at("https://lea:secret@runs.example"), 5000)
     assert "MLflow's pages are at https://lea:***@runs.example\n" == capsys.readouterr().out

@@ -11,6 +11,7 @@ import pytest
 from {{ cookiecutter.package }} import release
 from {{ cookiecutter.package }}.errors import DataError, GateError, RegistryError
 from {{ cookiecutter.package }}.registry import Store
+from {{ cookiecutter.package }}.runs import Runs
 
 LOAD = """
 import sys
@@ -129,17 +130,17 @@ def test_each_trial_is_a_nested_run(desk, road, opened):
     assert {"fold.balanced_accuracy": 0.125} == nested["1"].data.metrics
 
 
-@pytest.mark.parametrize("step", ["_fill", "_model", "_register"])
+@pytest.mark.parametrize("step", ["fill", "_model", "_register"])
 def test_register_after_a_kill(desk, road, opened, monkeypatch, step):
     """What a killed process began is removed or used: one run more, one version, the alias."""
     settings = desk.place(road, "killed")
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "_remove", kill)
-        if step == "_fill":
-            fill = getattr(Store, step)
-            patch.setattr(Store, step, lambda *given: [fill(*given), kill()])
+        patch.setattr(Runs, "_remove", kill)
+        if step == "fill":
+            fill = Runs.fill
+            patch.setattr(Runs, step, lambda *given: [fill(*given), kill()])
         else:
-            patch.setattr(Store, step, kill)
+            patch.setattr(Store if step == "_register" else Runs, step, kill)
         with pytest.raises(Killed):
             release.register(settings)
     release.register(settings)

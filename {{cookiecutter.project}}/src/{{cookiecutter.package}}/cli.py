@@ -136,9 +136,9 @@ def ui(
 ) -> None:
     """Show runs and models in MLflow's pages."""
     settings = _settings(params)
-    from . import registry
+    from . import tracking
 
-    registry.browse(settings, port)
+    tracking.browse(settings, port)
 
 
 @app.command()

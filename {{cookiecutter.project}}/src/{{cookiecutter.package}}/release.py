@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import contract as contracts
-from . import registry
+from . import registry, runs, tracking
 from .artifacts import (
     CONTRACT,
     METRICS,
@@ -30,7 +30,8 @@ from .artifacts import (
 )
 from .bundle import CARD, EXAMPLES
 from .errors import BundleError, GateError, RegistryError
-from .registry import CHALLENGER, CHAMPION, PackagedModel, Record, Store, Version
+from .registry import CHALLENGER, CHAMPION, Store, Version
+from .runs import PackagedModel, Record
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def register(settings: Settings) -> str:
             store.settle()
             version = store.log(record, packaged)
             challenges = _challenge(store, version)
-            place = registry.shown(store.uri)
+            place = tracking.shown(store.uri)
     write_json(
         {
             "run_id": version.run_id,
@@ -96,7 +97,7 @@ def promote(settings: Settings) -> str:
         if challenger is None:
             holder = f"; version {champion.number} is the champion" if champion else ""
             raise RegistryError(
-                f"{model} has no challenger in {registry.shown(store.uri)}{holder}: "
+                f"{model} has no challenger in {tracking.shown(store.uri)}{holder}: "
                 "run the pipeline first"
             )
         if champion and champion.number == challenger.number:
@@ -135,7 +136,7 @@ def compare(settings: Settings) -> dict[str, Any] | None:
         The decision, as ``dataclasses.asdict`` gives it; ``promoted`` is None where that version
         is the champion, or cannot be compared. None without a champion, and without a store.
     """
-    if not registry.exists(settings):
+    if not tracking.exists(settings):
         return None
     with registry.connect(settings) as store:
         champion = store.aliased(CHAMPION)
@@ -165,7 +166,7 @@ def rollback(settings: Settings) -> str:
         champion = store.aliases().get(CHAMPION)
         if champion is None:
             raise RegistryError(
-                f"{model} has no champion in {registry.shown(store.uri)}: nothing to roll back"
+                f"{model} has no champion in {tracking.shown(store.uri)}: nothing to roll back"
             )
         line = _line_of_champions(store)
         if len(line) < 2 or line[-1] != champion:
@@ -195,7 +196,7 @@ def champion_card(settings: Settings) -> dict[str, Any] | None:
         ``version`` of the model, ``run_id`` and ``card`` of its bundle; None without a champion,
         and where there is no store yet.
     """
-    if not registry.exists(settings):
+    if not tracking.exists(settings):
         return None
     with registry.connect(settings) as store, tempfile.TemporaryDirectory() as scratch:
         champion = store.aliased(CHAMPION)
@@ -207,7 +208,7 @@ def champion_card(settings: Settings) -> dict[str, Any] | None:
 
 def attach(settings: Settings, path: Path) -> None:
     """Keep one more file, such as the report, with the run that `register` made."""
-    if not registry.exists(settings):
+    if not tracking.exists(settings):
         return
     run_id = read_json(RUN)["run_id"]
     with registry.connect(settings) as store:
@@ -310,7 +311,7 @@ def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
     scores = trained["cross_validation"]
     return Record(
         digest=hashlib.sha256("".join(map(sha256, made_from)).encode()).hexdigest(),
-        params=registry.flat(params),
+        params=runs.flat(params),
         metrics=_metrics(read_json(METRICS), scores),
         folds=(scores["metric"], scores["folds"]),
         trials=read_json(TRIALS) if TRIALS.exists() else [],
@@ -349,7 +350,7 @@ def _metrics(measured: dict[str, Any], scores: dict[str, Any]) -> dict[str, floa
         for name, ends in measured.get("intervals", {}).items()
     }
     others["cross_validation"] = {"mean": scores["mean"], "std": scores["std"]}
-    return registry.numbers({**measured["test"], **others})
+    return runs.numbers({**measured["test"], **others})
 
 
 def _packaged(settings: Settings, card: dict[str, Any]) -> PackagedModel:
