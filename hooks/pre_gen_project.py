@@ -35,12 +35,13 @@ pkg_resources platformdirs pluggy poetry poetry_core pre_commit prettytable prom
 prompt_toolkit propcache protobuf psutil psycopg psycopg_binary public py pyarrow pyasn1
 pyasn1_modules pycodestyle pycparser pydantic pydantic_core pydantic_settings pydevd_plugins pydot
 pyflakes pygit2 pygments pygtrie pylab pylint pyparsing pytest pytest_cov python python_dateutil
-python_discovery python_dotenv pytokens pyyaml ray requests rich ruamel ruamel_yaml ruff
-scikit_learn scipy scmrepo semver setuptools shellingham shortuuid shtab site_packages six skl2onnx
-sklearn skops smmap sniffio sortedcontainers sqlalchemy sqlparse sqltrie src starlette tabulate
-tests threadpoolctl tomlkit torch tqdm truststore typer types_pyyaml typing_extensions
-typing_inspection tzdata tzlocal urllib3 uvicorn uvloop validate venv vine virtualenv voluptuous
-watchfiles wcwidth websockets werkzeug wheel xgboost yaml yarl zc zc_lockfile zipp
+python_discovery python_dotenv pythoncom pytokens pywin32 pyyaml ray requests rich ruamel
+ruamel_yaml ruff scikit_learn scipy scmrepo semver setuptools shellingham shortuuid shtab
+site_packages six skl2onnx sklearn skops smmap sniffio sortedcontainers sqlalchemy sqlparse sqltrie
+src starlette tabulate tests threadpoolctl tomlkit torch tqdm truststore typer types_pyyaml
+typing_extensions typing_inspection tzdata tzlocal urllib3 uvicorn uvloop validate venv vine
+virtualenv voluptuous waitress watchfiles wcwidth websockets werkzeug wheel win32 win32api xgboost
+yaml yarl zc zc_lockfile zipp
 """
 
 # Import lines of the tests hold the name and have to stay within 100 characters.

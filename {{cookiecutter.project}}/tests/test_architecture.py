@@ -7,7 +7,7 @@ import {{ cookiecutter.package }} as project
 
 ROOT = Path(project.__file__).parent
 LAYERS = [
-    {"errors", "fingerprints"},
+    {"errors", "fingerprints", "killed"},
     {"artifacts", "settings", "database"},
     {"contract", "delimited", "tracking"},
     {"encoding", "runs"},

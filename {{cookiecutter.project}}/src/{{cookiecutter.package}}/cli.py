@@ -42,11 +42,14 @@ def _say(stage: str, outcome: str) -> None:
 
 @app.command()
 def check(params: Params = PARAMS) -> None:
-    """Check what DVC could not: the settings, and that it can record them."""
+    """Check what DVC could not: the settings, that it can record them, and killed runs."""
     settings = _settings(params)
+    from . import killed
     from .settings import require_recordable
 
     require_recordable(settings)
+    if killed.release():
+        typer.echo("released what a killed run held")
 
 
 @app.command()
