@@ -1,12 +1,14 @@
 """What the tests share: generating projects, running make in them, and one that is ready to use."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import yaml
 from cookiecutter.main import cookiecutter
 from filelock import FileLock
 
-from scripts.demo import KIT, ask, environment, free_port
+from scripts.demo import KIT, environment, free_port
 
 TEMPLATE = KIT / "{{cookiecutter.project}}"
 
@@ -71,15 +73,21 @@ def interpreters():
     return found
 
 
-def wait_until_ready(address, seconds=60):
-    """Return once a server says that its model is loaded."""
+def wait_until_answered(address, seconds=60):
+    """Return what a server answers, once it does."""
     until = time.monotonic() + seconds
     while True:
         try:
-            return ask(f"{address}/health/ready")
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return answer.read().decode()
         except OSError:
-            assert time.monotonic() < until, f"{address} is not ready after {seconds} s"
+            assert time.monotonic() < until, f"{address} does not answer after {seconds} s"
             time.sleep(0.1)
+
+
+def wait_until_ready(address, seconds=60):
+    """Return once a server says that its model is loaded."""
+    return json.loads(wait_until_answered(f"{address}/health/ready", seconds))
 
 
 @contextlib.contextmanager

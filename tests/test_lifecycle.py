@@ -8,11 +8,9 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import time
-import urllib.request
 
 import pytest
-from conftest import Workspace, environment, served
+from conftest import Workspace, environment, served, wait_until_answered
 
 from scripts.demo import ask, free_port
 
@@ -169,13 +167,7 @@ def test_the_same_numbers_from_mlflow_models_serve(trained, doors):
         start_new_session=True,
     )
     try:
-        until = time.monotonic() + 90
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
-                break
-            assert time.monotonic() < until
-            time.sleep(0.2)
+        wait_until_answered(f"http://127.0.0.1:{port}/ping", 90)
         answer = ask(f"http://127.0.0.1:{port}/invocations", {"dataframe_records": doors["rows"]})
     finally:
         os.killpg(server.pid, signal.SIGTERM)
@@ -266,13 +258,7 @@ def test_ui_opens_the_store(trained):
     )
     try:
         address = f"http://127.0.0.1:{port}/api/2.0/mlflow/registered-models/get?name=penguins"
-        until = time.monotonic() + 90
-        while True:
-            with contextlib.suppress(OSError):
-                found = ask(address)
-                break
-            assert time.monotonic() < until
-            time.sleep(0.2)
+        found = json.loads(wait_until_answered(address, 90))
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)

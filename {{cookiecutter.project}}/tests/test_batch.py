@@ -405,3 +405,19 @@ def test_summary():
         "1,200 predictions of version abc in a.csv, 602 rows/s, "
         "3 rows rejected, see a.rejected.csv, 7 values unlike the training data"
     ) == batch.summary(scored, "abc", Path("a.csv"))
+
+
+@pytest.mark.parametrize(("suffix", "sizes"), [(".parquet", [100, 100, 40]), (".csv", None)])
+def test_pieces_are_the_whole(tmp_path, garden, road, monkeypatch, suffix, sizes):
+    """Pieces hold at most so many rows and together the whole table, each row by its number."""
+    monkeypatch.setattr(tables, "PIECE_ROWS", 100)
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 4000)
+    path = save(garden, tmp_path / f"garden{suffix}")
+    contract, data = road.predictor.contract, road.settings.data
+    source = tables.open_source(path, data, contract, as_text=True)
+    pieces = list(source.pieces())
+    assert len(pieces) > 1
+    assert sizes in (None, [piece.table.num_rows for piece in pieces])
+    assert [*range(1, 241)] == [n for piece in pieces for n in piece.row_numbers.tolist()]
+    notes = [note for piece in pieces for note in piece.table["note"].to_pylist()]
+    assert garden.note.tolist() == notes

@@ -155,17 +155,6 @@ def test_parquet(tmp_path, garden):
     assert not isinstance(frame.bed.dtype, pd.CategoricalDtype)
 
 
-@pytest.mark.parametrize("name", ["garden.csv", "garden.parquet"])
-def test_pieces_are_the_whole(tmp_path, garden, name):
-    """Pieces hold at most so many rows and together the whole table."""
-    path = tmp_path / name
-    write = {".parquet": garden.to_parquet, ".csv": garden.to_csv}[path.suffix]
-    write(path, index=False)
-    pieces = list(sources.read_chunks(path, Data(source=str(path)), 100))
-    assert [100, 100, 40] == [len(piece) for piece in pieces]
-    pd.testing.assert_frame_equal(read(path), pd.concat(pieces, ignore_index=True))
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -30,13 +30,13 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def read_table(path: Path, stage: str) -> "pd.DataFrame":
-    """Read a table that a stage left; raise DataError where it did not run."""
+def read_table(path: Path, stage: str, columns: list[str] | None = None) -> "pd.DataFrame":
+    """Read a table that a stage left, or some columns; raise DataError where it did not run."""
     import pandas as pd
 
     if not path.is_file():
         raise DataError(f"{path} not found: run the {stage} step first")
-    return pd.read_parquet(path)
+    return pd.read_parquet(path, columns=columns)
 
 
 @contextmanager

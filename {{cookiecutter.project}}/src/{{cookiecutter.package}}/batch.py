@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from . import tables
-from .artifacts import write_json
+from .artifacts import replacing, write_json
 from .columns import encode_table, reasons, unfamiliar
 from .contract import Contract
 from .data import PARQUET
@@ -540,11 +540,12 @@ def _kept(job: Job, piece: Piece) -> pa.Table | None:
 
 
 def _keep(job: Job, piece: Piece, answers: pa.Table) -> None:
-    path = _answers_path(job, piece)
-    partial = path.with_suffix(".partial")
-    with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, answers.schema) as writer:
+    with (
+        replacing(_answers_path(job, piece)) as partial,
+        pa.OSFile(str(partial), "wb") as file,
+        pa.ipc.new_file(file, answers.schema) as writer,
+    ):
         writer.write_table(answers)
-    partial.replace(path)
 
 
 def _answers_path(job: Job, piece: Piece) -> Path:

@@ -20,7 +20,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 
 from . import contract as contracts
-from .artifacts import sha256, write_json
+from .artifacts import replacing, sha256, write_json
 from .contract import Contract
 from .encoding import Matrix
 from .errors import BundleError, ContractError
@@ -54,10 +54,8 @@ def dump_model(pipeline: Any, path: Path) -> None:
     stored = canonical(skops.io.dumps(pipeline))
     if unknown := sorted(set(skops.io.get_untrusted_types(data=stored)) - TRUSTED):
         raise BundleError(f"the model holds types that are not in bundle.TRUSTED: {unknown}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_name(f".{path.name}.partial")
-    partial_path.write_bytes(stored)
-    partial_path.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(stored)
 
 
 def canonical(stored: bytes) -> bytes:

@@ -4,7 +4,7 @@ import contextlib
 import gzip
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,12 +18,9 @@ import pyarrow.parquet as pq
 from . import database, delimited
 from .artifacts import replacing, sha256, write_json
 from .contract import Contract
-from .delimited import dialect
 from .encoding import Matrix, encode_series, encode_target, shortened
 from .errors import ContractError, DataError
 from .settings import Data
-
-__all__ = ["PARQUET", "column_names", "dialect", "read", "read_chunks", "split", "write_snapshot"]
 
 PARQUET = (".parquet", ".pq")
 INLINE = re.compile(r"\s*(select\s|with\s.+\sas\s)", re.IGNORECASE | re.DOTALL)
@@ -61,35 +58,7 @@ def read(source: str | Path, data: Data) -> pd.DataFrame:
         return _answer(_query(path), str(source))
     if path.is_dir():
         return _folder(path)
-    return next(read_chunks(path, data, rows=None))
-
-
-def read_chunks(source: Path, data: Data, rows: int | None) -> Iterator[pd.DataFrame]:
-    """Read a file in pieces of at most `rows` rows, or at once where `rows` is None."""
-    if not source.is_file():
-        raise DataError(
-            f"{source} not found; data.source must name a CSV or Parquet file, "
-            "a folder of Parquet files, or a query"
-        )
-    if source.stat().st_size == 0:
-        raise DataError(f"{source} is empty")
-    is_parquet = source.suffix.lower() in PARQUET
-    pieces = _parquet_chunks(source, rows) if is_parquet else delimited.chunks(source, data, rows)
-    total = 0
-    try:
-        for frame in pieces:
-            total += len(frame)
-            if len(frame):
-                yield _plain(frame)
-    except (
-        *(pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowInvalid),
-        *(gzip.BadGzipFile, EOFError, zlib.error),
-    ) as error:
-        raise DataError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
-    except (UnicodeError, LookupError) as error:
-        raise DataError(f"{source}: {error}; set data.encoding") from error
-    if total == 0:
-        raise DataError(f"{source} has a header but no rows")
+    return _file(path, data)
 
 
 def column_names(names: Sequence[Any]) -> list[str]:
@@ -212,6 +181,31 @@ def _require_classes(contract: Contract, target: Any, newest: npt.NDArray[np.boo
             )
 
 
+def _file(source: Path, data: Data) -> pd.DataFrame:
+    if not source.is_file():
+        raise DataError(
+            f"{source} not found; data.source must name a CSV or Parquet file, "
+            "a folder of Parquet files, or a query"
+        )
+    if source.stat().st_size == 0:
+        raise DataError(f"{source} is empty")
+    try:
+        if source.suffix.lower() in PARQUET:
+            frame = _plain(_frame(pq.ParquetFile(source).read()))
+        else:
+            frame = _plain(delimited.read(source, data))
+    except (
+        *(pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowInvalid),
+        *(gzip.BadGzipFile, EOFError, zlib.error),
+    ) as error:
+        raise DataError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
+    except (UnicodeError, LookupError) as error:
+        raise DataError(f"{source}: {error}; set data.encoding") from error
+    if frame.empty:
+        raise DataError(f"{source} has a header but no rows")
+    return frame
+
+
 def _query(path: Path) -> str:
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     if not text.strip():
@@ -224,15 +218,6 @@ def _answer(statement: str, origin: str) -> pd.DataFrame:
     if not table.num_rows:
         raise DataError(f"{origin}: the query returns no rows; expected at least one")
     return _plain(_frame(table))
-
-
-def _parquet_chunks(source: Path, rows: int | None) -> Iterator[pd.DataFrame]:
-    file = pq.ParquetFile(source)
-    if rows is None:
-        yield _frame(file.read())
-        return
-    for batch in file.iter_batches(batch_size=rows):
-        yield _frame(pa.Table.from_batches([batch]))
 
 
 def _folder(folder: Path) -> pd.DataFrame:

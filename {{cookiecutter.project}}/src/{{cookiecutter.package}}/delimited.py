@@ -4,7 +4,6 @@ import codecs
 import csv
 import gzip
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -63,8 +62,8 @@ def decimal_mark(source: Path, data: Data, delimiter: str, encoding: str) -> str
     return "," if marks[","] > marks["."] else "."
 
 
-def chunks(source: Path, data: Data, rows: int | None) -> Iterator[pd.DataFrame]:
-    """Read a file in pieces of at most `rows` rows, or at once where `rows` is None.
+def read(source: Path, data: Data) -> pd.DataFrame:
+    """Read a file.
 
     Raises
     ------
@@ -73,27 +72,21 @@ def chunks(source: Path, data: Data, rows: int | None) -> Iterator[pd.DataFrame]
     """
     delimiter, encoding = dialect(source, data)
     decimal = decimal_mark(source, data, delimiter, encoding)
-    reader = pd.read_csv(
+    frame = pd.read_csv(
         source,
         sep=delimiter,
         encoding=encoding,
         decimal=decimal,
         skipinitialspace=True,
         low_memory=False,
-        chunksize=rows,
-        iterator=True,
     )
-    total = 0
-    with reader:
-        for frame in reader if rows else [reader.read()]:
-            # pandas takes surplus fields for row names, which would shift every column.
-            counted = pd.RangeIndex(total, total := total + len(frame))
-            if not frame.index.equals(counted):
-                raise DataError(
-                    f"{source}: rows hold more fields than the {len(frame.columns)} columns of "
-                    "the header; name every column, and end rows without a delimiter"
-                )
-            yield _without_groups(frame, decimal)
+    # pandas takes surplus fields for row names, which would shift every column.
+    if not frame.index.equals(pd.RangeIndex(len(frame))):
+        raise DataError(
+            f"{source}: rows hold more fields than the {len(frame.columns)} columns of "
+            "the header; name every column, and end rows without a delimiter"
+        )
+    return _without_groups(frame, decimal)
 
 
 def _open(source: Path) -> IO[bytes]:

@@ -2,7 +2,7 @@
 
 import base64
 import math
-import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from . import contract as contracts
+from . import tracking
 from .artifacts import (
     CONTRACT,
     METRICS,
@@ -25,12 +26,12 @@ from .artifacts import (
     TRAIN,
     TRIALS,
     read_json,
+    read_table,
     replacing,
 )
 from .bundle import CARD, EXAMPLES, REFERENCE
 from .contract import Column, Contract, allowed_range
 from .encoding import encode_target
-from .errors import DataError
 from .settings import Settings
 
 # What a metric is called, whether it is a share of something, and what it means.
@@ -198,8 +199,7 @@ def collect(settings: Settings, decision: Mapping[str, Any] | None = None) -> Ru
     agreed, bundle = contracts.read(CONTRACT), settings.serving.bundle
     tracked = read_json(RUN) if RUN.is_file() else None
     if tracked is not None:
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
-        tracked = {"tracking_uri": uri, "model": settings.tracking.model, **tracked}
+        tracked = {"tracking_uri": tracking.uri(settings), **tracked}
     return Run(
         contract=agreed,
         card=read_json(bundle / CARD),
@@ -752,26 +752,10 @@ def _comparison(run: Run) -> dict[str, Any] | None:
 
 def _trials(run: Run) -> dict[str, Any]:
     """Summarise a search: how many trials ended how, and the ten best."""
-    found: Any = run.trials
-    if isinstance(found, Mapping):
-        found = found.get("trials", [])
-    states: dict[str, int] = {}
-    for trial in found:
-        state = str(trial.get("state", "complete")).lower()
-        states[state] = states.get(state, 0) + 1
-    scored = [
-        {
-            "number": trial.get("number", position),
-            "value": trial.get("value", trial.get("score")),
-            "params": trial.get("params", {}),
-            "estimator": trial.get("estimator"),
-        }
-        for position, trial in enumerate(found)
-        if str(trial.get("state", "complete")).lower() == "complete"
-    ]
-    scored = [trial for trial in scored if isinstance(trial["value"], int | float)]
-    best = sorted(scored, key=lambda trial: -trial["value"])[:10]
-    return {"count": len(found), "states": sorted(states.items()), "best": best}
+    states = Counter(trial["state"] for trial in run.trials)
+    complete = [trial for trial in run.trials if trial["state"] == "complete"]
+    best = sorted(complete, key=lambda trial: -trial["value"])[:10]
+    return {"count": len(run.trials), "states": sorted(states.items()), "best": best}
 
 
 def _tracked(run: Run) -> dict[str, Any] | None:
@@ -780,7 +764,7 @@ def _tracked(run: Run) -> dict[str, Any] | None:
         return None
     found = dict(run.tracked)
     uri = urlsplit(str(found.get("tracking_uri", "")))
-    name, version = found.get("model"), found.get("model_version", found.get("version"))
+    name, version = found.get("model"), found.get("model_version")
     links: dict[str, str | None] = {"run": None, "model": None}
     if uri.scheme in ("http", "https"):
         # Without the user and password that the address may carry.
@@ -825,13 +809,10 @@ def _targets(agreed: Contract) -> dict[str, Any]:
     if agreed.target is None:
         return {}
     import numpy as np
-    import pandas as pd
 
     codes = {}
     for part, path in (("train", TRAIN), ("test", TEST)):
-        if not path.is_file():
-            raise DataError(f"{path} not found: run the prepare step first")
-        found = encode_target(agreed, pd.read_parquet(path, columns=[agreed.target.name]))
+        found = encode_target(agreed, read_table(path, "prepare", [agreed.target.name]))
         codes[part] = found[~np.isnan(found)]
     if not agreed.classes:
         return {"quantiles": np.quantile(codes["train"], np.linspace(0, 1, 21)).tolist()}

@@ -119,7 +119,8 @@ def evaluate(settings: Settings) -> str:
     if truth is not None and settings.evaluation.importance_repeats:
         shares = evaluation.importance(pipeline, agreed, matrix, truth, settings.evaluation)
     drawn = plots.draw(PLOTS, agreed, truth, result, features, shares)
-    trained = encode_target(agreed, read_table(TRAIN, "prepare"))
+    names = [agreed.target.name] if agreed.target else []
+    trained = encode_target(agreed, read_table(TRAIN, "prepare", names))
     base = evaluation.baseline(agreed, trained, truth)
     losses = [(column, loss["mean"]) for column, loss in shares.items()]
     write_csv(["column", "loss"], losses, REPORTS / "importance.csv")
