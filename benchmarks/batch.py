@@ -6,17 +6,12 @@ Parquet. `--rows` sets another size, `--large` the size of the run that shows th
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-from benchmarks.measure import run, write
-from scripts.demo import KIT, environment
+from benchmarks.measure import installed, run, watched, write
 
 ROUNDS = 3
 SAMPLE = 50_000
@@ -139,51 +134,6 @@ print(scored.rows_per_second)
 """
 
 
-def tree_memory(pid):
-    """Return the resident memory of a process and all its descendants, in bytes."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        children = [
-            int(child)
-            for task in Path(f"/proc/{pid}/task").iterdir()
-            for child in (task / "children").read_text().split()
-        ]
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return pages * resource.getpagesize() + sum(map(tree_memory, children))
-
-
-def measured(*words, cwd=None):
-    """Run a program that prints its rows/s; return these and its peak of memory in GiB."""
-    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as wrong:
-        own = environment(PYTHONPATH=str(cwd / "src") if cwd else "")
-        process = subprocess.Popen(words, cwd=cwd, env=own, stdout=said, stderr=wrong, text=True)
-        peak, ended = [0], threading.Event()
-
-        def watch():
-            while not ended.wait(0.02):
-                peak[0] = max(peak[0], tree_memory(process.pid))
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        code = process.wait()
-        ended.set()
-        watcher.join()
-        said.seek(0)
-        wrong.seek(0)
-        if code:
-            sys.exit(f"{' '.join(map(str, words[-4:]))} failed:\n{wrong.read()[-2000:]}")
-        return float(said.read().split()[-1]), peak[0] / 2**30
-
-
-def installed(folder):
-    """Generate a project, install it, and return its folder."""
-    words = ["--no-input", "--default-config", "--output-dir", folder, KIT]
-    run(KIT / ".venv/bin/cookiecutter", *words)
-    run("make", "install", cwd=folder / "penguins")
-    return folder / "penguins"
-
-
 def trained(project, folder, sample, estimator, params):
     """Run the project's pipeline on the sample; return the bundle and what it runs on."""
     bundle = folder / estimator
@@ -226,7 +176,8 @@ def compare(project, folder, sample, rows, rounds):
         taken = {name: [] for name in calls}
         for _ in range(rounds):
             for name, words in calls.items():
-                taken[name].append(measured(python, *words, cwd=project))
+                said, peak = watched(python, *words, cwd=project)
+                taken[name].append((float(said), peak))
                 print(f"  {name}: {taken[name][-1][0]:,.0f} rows/s, {taken[name][-1][1]:.2f} GiB")
                 time.sleep(0.5)
         speed = {name: statistics.median(one[0] for one in each) for name, each in taken.items()}
@@ -265,11 +216,11 @@ def main():
             source, bundle = folder / "large.parquet", folder / next(iter(ESTIMATORS))
             run(python, "-c", DATA, source, str(asked.large), "2", "0")
             words = ["-c", SCORE.format(package="penguins"), bundle, source]
-            speed, peak = measured(python, *words, folder / "large-out.parquet", cwd=project)
+            said, peak = watched(python, *words, folder / "large-out.parquet", cwd=project)
             lines += [
                 "",
                 f"{asked.large / 1e6:g} million rows, {next(iter(ESTIMATORS))}: "
-                f"{speed:,.0f} rows/s, peak {peak:.2f} GiB (< 1 GiB wanted).",
+                f"{float(said):,.0f} rows/s, peak {peak:.2f} GiB (< 1 GiB wanted).",
             ]
         versions = run(python, "-c", VERSIONS).strip()
     lines = [

@@ -7,9 +7,12 @@ of them; tables have medians. Each benchmark writes its own section of RESULTS.m
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +49,51 @@ def install_peers(name):
         run(KIT / ".venv/bin/uv", "pip", "install", "--python", peers / "bin/python", *wanted)
         done.write_text(pinned.read_text())
     return peers
+
+
+def installed(folder):
+    """Generate a project, install it, and return its folder."""
+    words = ["--no-input", "--default-config", "--output-dir", folder, KIT]
+    run(KIT / ".venv/bin/cookiecutter", *words)
+    run("make", "install", cwd=folder / "penguins")
+    return folder / "penguins"
+
+
+def tree_memory(pid):
+    """Return the resident memory of a process and all its descendants, in bytes."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        children = [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return pages * resource.getpagesize() + sum(map(tree_memory, children))
+
+
+def watched(*words, cwd=None, **extra):
+    """Run a program of a project; return what it printed and its peak of memory in GiB."""
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as wrong:
+        own = environment(PYTHONPATH=str(cwd / "src") if cwd else "", **extra)
+        process = subprocess.Popen(words, cwd=cwd, env=own, stdout=said, stderr=wrong, text=True)
+        peak, ended = [0], threading.Event()
+
+        def watch():
+            while not ended.wait(0.02):
+                peak[0] = max(peak[0], tree_memory(process.pid))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        code = process.wait()
+        ended.set()
+        watcher.join()
+        said.seek(0)
+        wrong.seek(0)
+        if code:
+            sys.exit(f"{' '.join(map(str, words[-4:]))} failed:\n{wrong.read()[-2000:]}")
+        return said.read(), peak[0] / 2**30
 
 
 def interleaved(calls, rounds=ROUNDS):

@@ -1,6 +1,8 @@
 """A small table with everything in it, and the whole road walked on it once."""
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from {{ cookiecutter.package }} import artifacts, bundle, registry, release, stages
+from {{ cookiecutter.package }}.contract import Column, Contract, Target
 from {{ cookiecutter.package }}.inference import Predictor
+from {{ cookiecutter.package }}.outcome import Outcome
 from {{ cookiecutter.package }}.settings import Settings
 
 ROWS = 240
@@ -194,3 +198,49 @@ def opened():
             return what(store)
 
     return look
+
+
+QUANTILES = np.linspace(0, 100, 21).tolist()
+SCORES = {"accuracy": 0.9, "balanced_accuracy": 0.85, "recall": {"no": 0.95, "yes": 0.75}}
+BASE = {"accuracy": 0.6, "balanced_accuracy": 0.5, "recall": {"no": 1.0, "yes": 0.0}}
+IMPORTANCE = {"height": {"mean": 0.2, "std": 0.02}, "bed": {"mean": 0.15, "std": 0.02}}
+
+
+@pytest.fixture(scope="session")
+def run_with() -> Callable[..., Outcome]:
+    """The function that tells of a sound run of a binary classification, or of what is not."""
+    return sound_run
+
+
+def sound_run(**parts) -> Outcome:
+    """A sound run of a binary classification; metrics, counts and more can be changed."""
+    metrics = {
+        "test": SCORES | parts.pop("scores", {}),
+        "baseline": BASE,
+        "importance": parts.pop("importance", IMPORTANCE),
+        "intervals": parts.pop("intervals", {"balanced_accuracy": [0.81, 0.89]}),
+    }
+    columns = parts.pop("columns", (Column("height", "numeric"), Column("bed", "categorical")))
+    reference = {
+        "rows": 3000,
+        "columns": {
+            "height": {"kind": "numeric", "missing": 0.0, "quantiles": QUANTILES},
+            "bed": {"kind": "categorical", "missing": 0.0, "shares": {"Nord": 0.5, "Süd": 0.5}},
+        },
+    }
+    rows = parts.pop("test_rows", 1000)
+    card = {
+        "name": "Garden",
+        "version": "0123456789ab",
+        "estimator": "ridge",
+        "data": {"source": "garden.csv", "sha256": "f" * 64, "rows": 3000 + rows, "columns": 3}
+        | {"training_rows": 3000, "test_rows": rows},
+        "settings": {"data": {"time": None}},
+        "libraries": {"python": "3.12.1"},
+        "cross_validation": {"metric": "balanced_accuracy", "mean": 0.85, "std": 0.01}
+        | {"folds": parts.pop("folds", [0.84, 0.85, 0.86])},
+    }
+    counts = {"train": {"no": 1800, "yes": 1200}, "test": {"no": 600, "yes": 400}}
+    contract = Contract("binary", Target("alive", ("no", "yes")), columns)
+    run = Outcome(contract, card, reference, metrics, targets=counts)
+    return replace(run, **parts)

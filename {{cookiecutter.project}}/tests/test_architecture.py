@@ -7,15 +7,15 @@ import {{ cookiecutter.package }} as project
 
 ROOT = Path(project.__file__).parent
 LAYERS = [
-    {"errors", "fingerprints", "killed"},
-    {"artifacts", "settings", "database"},
+    {"errors", "fingerprints", "killed", "wording"},
+    {"artifacts", "settings", "database", "profile"},
     {"contract", "delimited", "tracking"},
     {"encoding", "runs"},
     {"violations", "features", "graphs", "bootstrap", "columns", "compatibility"},
     {"plan", "preprocessing", "comparison", "registry"},
     {"bundle", "inspection", "data", "compilation"},
-    {"inference"},
-    {"evaluation", "flavor", "packaging", "tables"},
+    {"inference", "outcome"},
+    {"evaluation", "findings", "flavor", "packaging", "tables"},
     {"batch", "training", "plots", "gate"},
     {"search", "release"},
     {"report"},
