@@ -20,8 +20,9 @@ help: ## Show this list
 
 install: .venv/.installed ## Create .venv and install what poetry.lock names
 
+# Threads of libraries are slow where tests run side by side; the longest files come first.
 test: .venv/.installed ## Prove the kit: every option, real projects, images, workflows, the page
-	$(RUN)pytest --numprocesses auto --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(RUN)pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: .venv/.installed ## Check the kit's own Python
 	$(RUN)ruff format --check benchmarks hooks scripts tests

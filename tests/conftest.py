@@ -19,6 +19,15 @@ from filelock import FileLock
 from scripts.demo import KIT, environment, free_port
 
 TEMPLATE = KIT / "{{cookiecutter.project}}"
+# These come first, so that no worker is left alone with one of them at the end.
+LONGEST = ["workflows", "dag", "projects", "mutations", "lifecycle", "static", "demo"]
+
+
+def pytest_collection_modifyitems(items):
+    """Put the longest files first."""
+    order = {f"test_{name}": position for position, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
 
 # The tests may run under make, whose variables would change what an inner make does and says.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):

@@ -168,7 +168,7 @@ PROJECT_FAULTS = {
         "src/penguins/search.py",
         "kept.add_trial(_told(",
         "(_told(",
-        "test_search.py::test_killed_and_run_again",
+        "test_search.py::test_interrupted_and_run_again",
     ),
     "probabilities in the order of the fold": (
         "src/penguins/inference.py",

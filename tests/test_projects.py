@@ -52,6 +52,8 @@ def tools(shared_folder):
     [
         pytest.param(*pair, version, id="-".join([*pair, version]))
         for pair, version in product(combinations(), ("3.11", "3.12", "3.13"))
+        # Sources do not depend on the manager, and pylint takes minutes.
+        if pair != ("venv", "black") or version == "3.12"
     ],
 )
 def test_the_output_passes_its_own_lint(tmp_path, tools, manager, quality, version):
@@ -88,8 +90,8 @@ def check_answers(project, package):
         assert card == ask(f"{address}/model")["card"]
 
 
+# The tests of the default project are run by its workflow, in test_workflows.py.
 CASES = {
-    "default": {},
     "venv-ruff": {"manager": "venv", "quality": "ruff", "python": "3.11"},
     "awkward": {**AWKWARD, "license": "proprietary", "python": "3.13", "owner": "Zoe-1"},
 }

@@ -267,8 +267,10 @@ def test_hooks(project):
 def test_pre_commit(default_project):
     """All hooks pass on a new project and change nothing."""
     pre_commit = default_project / ".venv/bin/pre-commit"
+    # Of the sources, which have been linted elsewhere, a few.
+    files = ["params.yaml", "README.md", "src/penguins/settings.py", "tests/test_settings.py"]
     run = subprocess.run(
-        [pre_commit, "run", "--all-files"], cwd=default_project, capture_output=True, text=True
+        [pre_commit, "run", "--files", *files], cwd=default_project, capture_output=True, text=True
     )
     assert 0 == run.returncode, run.stdout
     assert 5 == run.stdout.count("Passed")

@@ -45,7 +45,8 @@ def cache(inputs):
     python = inputs["key"].split("-")[2]
     if f"version = {python}\n" not in config or ".venv" not in inputs["path"].split():
         return
-    shutil.copytree(saved, WORKSPACE / ".venv", symlinks=True)
+    # Linked, as a gigabyte is slow to copy: nothing writes into an installed file in place.
+    shutil.copytree(saved, WORKSPACE / ".venv", symlinks=True, copy_function=os.link)
     # A real runner has one workspace for all runs; here each job has its own, and an environment
     # names its place: in scripts, and where it lists what to remove before a new installation.
     packages = next(WORKSPACE.glob(".venv/lib/python*/site-packages"))
@@ -57,7 +58,10 @@ def cache(inputs):
     old, new = str(saved.parent).encode(), str(WORKSPACE).encode()
     for path in named:
         if path.is_file() and not path.is_symlink() and old in (content := path.read_bytes()):
+            mode = path.stat().st_mode
+            path.unlink()
             path.write_bytes(content.replace(old, new))
+            path.chmod(mode)
     tell("GITHUB_OUTPUT", "cache-hit=true")
 
 
