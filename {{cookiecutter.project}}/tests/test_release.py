@@ -328,16 +328,6 @@ def test_killed_after_the_champion_moved(desk, road, opened, monkeypatch):
     assert ({"champion": "2"}, CROWNED) == opened(settings, state)
 
 
-def test_champion_card(desk, road, weak_road, monkeypatch):
-    """The champion's card is there for comparisons; None, and no store made, without one."""
-    settings = desk.place(road)
-    found = release.champion_card(settings)
-    assert ("1", weak_road.predictor.card) == (found["version"], found["card"])
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///none.db")
-    assert release.champion_card(settings) is None
-    assert not Path("none.db").exists()
-
-
 def test_attach(desk, road, opened):
     """The report is kept with the run that was registered."""
     settings = desk.place(road)
@@ -385,6 +375,13 @@ def test_any_mlflow_loads_the_model(desk, roads, tmp_path):
             for answer in road.predictor.predict(rows)
         )
         pd.testing.assert_frame_equal(expected, answers, rtol=1e-9)
+
+
+def test_without_a_store(desk, road, monkeypatch):
+    """Where nothing is kept yet there is no champion, and asking for one makes no store."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///none.db")
+    assert release.compare(desk.place(road)) is None
+    assert not Path("none.db").exists()
 
 
 def test_what_the_gate_would_say(desk, road, weak_road, opened):

@@ -187,25 +187,6 @@ def rollback(settings: Settings) -> str:
     return f"version {previous} of {model} is the champion again, instead of version {champion}"
 
 
-def champion_card(settings: Settings) -> dict[str, Any] | None:
-    """Return what is known of the champion, for a comparison.
-
-    Returns
-    -------
-    dict or None
-        ``version`` of the model, ``run_id`` and ``card`` of its bundle; None without a champion,
-        and where there is no store yet.
-    """
-    if not tracking.exists(settings):
-        return None
-    with registry.connect(settings) as store, tempfile.TemporaryDirectory() as scratch:
-        champion = store.aliased(CHAMPION)
-        if champion is None:
-            return None
-        card = store.download(champion, f"{registry.BUNDLE}/{CARD}", Path(scratch))
-        return {"version": champion.number, "run_id": champion.run_id, "card": read_json(card)}
-
-
 def attach(settings: Settings, path: Path) -> None:
     """Keep one more file, such as the report, with the run that `register` made."""
     if not tracking.exists(settings):
