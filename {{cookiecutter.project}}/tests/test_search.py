@@ -185,7 +185,7 @@ def test_time_is_spent_once(prepared, measured):
     assert ended >= 1
     assert first == search.search(*prepared(minutes=0.01))
     assert ended == len(measured)
-    more = search.search(*prepared(minutes=0.02))
+    more = search.search(*prepared(minutes=5, trials=ended + 1))
     assert first.trials == more.trials[: len(first.trials)]
     assert len(more.trials) > len(first.trials)
 
