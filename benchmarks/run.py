@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -77,37 +76,6 @@ def image_figures(project):
     return size, statistics.median(waits)
 
 
-def pipelines(project):
-    """List the ways to run the stages: everything, after one change, and with nothing to do."""
-    params, values = project / "params.yaml", iter(range(1, 10**6))
-
-    def everything():
-        run(project / ".venv/bin/dvc", "repro", "--force", cwd=project)
-
-    def in_one_process():
-        run(project / ".venv/bin/python", "-m", "penguins", "pipeline", cwd=project)
-
-    def one_parameter():
-        text = re.sub(
-            r"params: \{.*?\}", f"params: {{C: {next(values)}}}", params.read_text(), count=1
-        )
-        params.write_text(text)
-        run("make", "pipeline", cwd=project)
-
-    return {
-        "`dvc repro --force`, all eight stages": everything,
-        "`pipeline`, all in one process": in_one_process,
-        "`make pipeline` after one parameter": one_parameter,
-        "`make pipeline` with nothing to do": lambda: run("make", "pipeline", cwd=project),
-    }
-
-
-def test_again(project):
-    """Run the tests though nothing has changed."""
-    (project / ".cache/test").unlink()
-    run("make", "test", cwd=project)
-
-
 def main():
     """Measure and write the page."""
     install_peers("generators")
@@ -119,12 +87,9 @@ def main():
         project = folder / "k0/penguins"
         print("installing", flush=True)
         run("make", "install", cwd=project)
-        print("help, pipeline, test", flush=True)
+        print("help, test", flush=True)
         shown = interleaved(helps(project))
-        run("make", "pipeline", cwd=project)
-        pipeline = interleaved(pipelines(project))
         tested = {"the first": seconds(lambda: run("make", "test", cwd=project))}
-        tested |= interleaved({"again, median": lambda: test_again(project)}, rounds=3)
         again = interleaved(
             {
                 f"`make {goal}`": lambda goal=goal: run("make", goal, cwd=project)
@@ -138,7 +103,6 @@ def main():
     lines = [
         *table("Generate a project, no network", "at most 1.0 s", generated),
         *table("Help of the command line", "at most 0.3 s", shown),
-        *table("From the data to bundle, registry and report", "at most 15 s", pipeline),
         *table("First `make test` after install", "at most 60 s", tested),
         *table("A second run, with nothing to do", "no noticeable time", again),
     ]
