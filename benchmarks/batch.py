@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measure import installed, run, watched, write
+from benchmarks.measure import installed, run, versions_of, watched, write
 
 ROUNDS = 3
 SAMPLE = 50_000
@@ -123,9 +123,9 @@ with pq.ParquetFile(source) as file, pq.ParquetWriter(destination, file.schema_a
 SCORE = """
 import sys
 from pathlib import Path
-from {package} import batch
-from {package}.inference import Predictor
-from {package}.settings import Data
+from penguins import batch
+from penguins.inference import Predictor
+from penguins.settings import Data
 
 bundle, source, destination = map(Path, sys.argv[1:4])
 scored = batch.score(Predictor.load(bundle), source, destination, Data(source=""))
@@ -158,7 +158,6 @@ def compare(project, folder, sample, rows, rounds):
     """Score both ways in turn; return a line for each estimator and the limit's rows/s."""
     python = project / ".venv/bin/python"
     lines, limits = [], []
-    score = SCORE.format(package="penguins")
     for estimator, facts in ESTIMATORS.items():
         print(estimator, flush=True)
         count = int(rows * facts["share"])
@@ -170,14 +169,14 @@ def compare(project, folder, sample, rows, rounds):
         run(python, "-c", FIT, sample, model, estimator)
         calls = {
             "naive": ["-c", NAIVE, model, source, folder / "naive.parquet"],
-            "score": ["-c", score, bundle, source, folder / "score.parquet"],
+            "score": ["-c", SCORE, bundle, source, folder / "score.parquet"],
             "limit": ["-c", COPY, source, folder / "copy.parquet"],
         }
         taken = {name: [] for name in calls}
         for _ in range(rounds):
             for name, words in calls.items():
-                said, peak = watched(python, *words, cwd=project)
-                taken[name].append((float(said), peak))
+                said, memory = watched(python, *words, cwd=project)
+                taken[name].append((float(said), memory))
                 print(f"  {name}: {taken[name][-1][0]:,.0f} rows/s, {taken[name][-1][1]:.2f} GiB")
                 time.sleep(0.5)
         speed = {name: statistics.median(one[0] for one in each) for name, each in taken.items()}
@@ -215,14 +214,14 @@ def main():
             print(f"{asked.large:,} rows", flush=True)
             source, bundle = folder / "large.parquet", folder / next(iter(ESTIMATORS))
             run(python, "-c", DATA, source, str(asked.large), "2", "0")
-            words = ["-c", SCORE.format(package="penguins"), bundle, source]
+            words = ["-c", SCORE, bundle, source]
             said, peak = watched(python, *words, folder / "large-out.parquet", cwd=project)
             lines += [
                 "",
                 f"{asked.large / 1e6:g} million rows, {next(iter(ESTIMATORS))}: "
                 f"{float(said):,.0f} rows/s, peak {peak:.2f} GiB (< 1 GiB wanted).",
             ]
-        versions = run(python, "-c", VERSIONS).strip()
+        versions = versions_of(project, "scikit-learn", "pandas", "pyarrow", "numpy", "onnxruntime")
     lines = [
         "14 columns (8 numbers, 4 categories, 2 booleans), Parquet to Parquet, rows/s from the "
         "first byte read to the last written; medians of the rounds, the highest peak of resident "
@@ -238,13 +237,6 @@ def main():
         print("\n".join(lines))
     else:
         write("bench-batch", f"{versions}. {asked.rounds} rounds, in turn.", lines)
-
-
-VERSIONS = """
-from importlib.metadata import version
-names = ["scikit-learn", "pandas", "pyarrow", "numpy", "onnxruntime"]
-print(", ".join(f"{name} {version(name)}" for name in names))
-"""
 
 
 if __name__ == "__main__":

@@ -59,6 +59,15 @@ def installed(folder):
     return folder / "penguins"
 
 
+def versions_of(project, *names):
+    """Say which versions of libraries a project has installed."""
+    script = (
+        "import sys; from importlib.metadata import version; "
+        "print(', '.join(f'{name} {version(name)}' for name in sys.argv[1:]))"
+    )
+    return run(project / ".venv/bin/python", "-c", script, *names).strip()
+
+
 def tree_memory(pid):
     """Return the resident memory of a process and all its descendants, in bytes."""
     try:

@@ -5,7 +5,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import installed, interleaved, run, table, write
+from benchmarks.measure import installed, interleaved, run, table, versions_of, write
 
 ROUNDS = 3
 
@@ -45,16 +45,11 @@ def main():
         project = asked.project or installed(Path(name))
         run("make", "pipeline", cwd=project)
         medians = interleaved(pipelines(project), asked.rounds)
-        versions = run(project / ".venv/bin/python", "-c", VERSIONS).strip()
+        versions = versions_of(
+            project, "dvc", "mlflow", "scikit-learn", "pandas", "numpy", "onnxruntime"
+        )
     lines = table("From the data to bundle, registry and report", "at most 15 s", medians)
     write("bench-pipeline", f"{versions}. Medians of {asked.rounds} rounds, in turn.", lines)
-
-
-VERSIONS = """
-from importlib.metadata import version
-names = ["dvc", "mlflow", "scikit-learn", "pandas", "numpy", "onnxruntime"]
-print(", ".join(f"{name} {version(name)}" for name in names))
-"""
 
 
 if __name__ == "__main__":

@@ -10,7 +10,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measure import ROUNDS, install_peers, interleaved, run, seconds, table, write
+from benchmarks.measure import (
+    ROUNDS,
+    install_peers,
+    interleaved,
+    run,
+    seconds,
+    table,
+    versions_of,
+    write,
+)
 from scripts.demo import KIT, ask
 
 PEERS = KIT / ".cache/generators"
@@ -98,7 +107,9 @@ def main():
         )
         print("image", flush=True)
         image = image_figures(project)
-        versions = run(project / ".venv/bin/python", "-c", VERSIONS)
+        versions = versions_of(
+            project, "scikit-learn", "pandas", "numpy", "onnxruntime", "dvc", "mlflow", "fastapi"
+        )
         python = run(project / ".venv/bin/python", "--version").split()[1]
     lines = [
         *table("Generate a project, no network", "at most 1.0 s", generated),
@@ -118,15 +129,8 @@ def main():
             "",
         ]
     peers = ", ".join((KIT / "benchmarks/generators.txt").read_text().split())
-    about = f"Python {python}, {versions.strip()}; peers: {peers}. Medians of {ROUNDS} rounds."
+    about = f"Python {python}, {versions}; peers: {peers}. Medians of {ROUNDS} rounds."
     write("bench", about, lines)
-
-
-VERSIONS = """
-from importlib.metadata import version
-names = ["scikit-learn", "pandas", "numpy", "onnxruntime", "dvc", "mlflow", "fastapi"]
-print(", ".join(f"{name} {version(name)}" for name in names))
-"""
 
 
 if __name__ == "__main__":

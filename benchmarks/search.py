@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import install_peers, run, write
+from benchmarks.measure import install_peers, installed, run, versions_of, write
 from scripts.demo import KIT
 
 SECONDS = 20
@@ -92,18 +92,12 @@ def main(*given):
     peers = install_peers("flaml")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if given:
-            project = Path(given[0]).absolute()
-        else:
-            words = ["--no-input", "--default-config", "--output-dir", folder, KIT]
-            run(KIT / ".venv/bin/cookiecutter", *words)
-            project = folder / "penguins"
-            run("make", "install", cwd=project)
+        project = Path(given[0]).absolute() if given else installed(folder)
         flaml = [peers / "bin/python", KIT / "benchmarks/search_flaml.py"]
         raw = project / "data/raw/penguins.csv"
         tables = json.loads(run(*flaml, "tables", raw, folder))
         lines = report(tables, measured(project, folder, peers, tables))
-        versions = run(project / ".venv/bin/python", "-c", VERSIONS).strip()
+        versions = versions_of(project, "scikit-learn", "optuna", "numpy")
     pins = ", ".join((KIT / "benchmarks/flaml.txt").read_text().split())
     seeds = "one seed" if len(SEEDS) == 1 else f"means of {len(SEEDS)} seeds"
     about = (
@@ -112,12 +106,6 @@ def main(*given):
         "weight classes, which FLAML's own estimators do not."
     )
     write("bench-search", about, lines)
-
-
-VERSIONS = """
-from importlib.metadata import version
-print(", ".join(f"{name} {version(name)}" for name in ["scikit-learn", "optuna", "numpy"]))
-"""
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measure import installed, run, watched, write
+from benchmarks.measure import installed, run, versions_of, watched, write
 
 STAGES = ("snapshot", "contract", "prepare", "train", "evaluate", "package", "register", "report")
 LIMIT = 4
@@ -77,7 +77,7 @@ def main():
             lines.append(f"| {stage} | {time.perf_counter() - start:.1f} | {peak:.2f} |")
             print(lines[-1], flush=True)
         card = json.loads((project / "bundle/card.json").read_text())
-        versions = run(python, "-c", VERSIONS).strip()
+        versions = versions_of(project, "scikit-learn", "pandas", "pyarrow", "numpy", "mlflow")
     lines = [
         f"{asked.rows:,} rows by {columns} columns, {size:,.0f} MB of CSV, a target of which 5 % "
         f"are one class; {card['estimator']}, {len(card['cross_validation']['folds'])} folds. Each "
@@ -87,14 +87,7 @@ def main():
         "|---|---|---|",
         *lines,
     ]
-    write("bench-stages", versions, lines)
-
-
-VERSIONS = """
-from importlib.metadata import version
-names = ["scikit-learn", "pandas", "pyarrow", "numpy", "mlflow"]
-print(", ".join(f"{name} {version(name)}" for name in names) + ".")
-"""
+    write("bench-stages", f"{versions}.", lines)
 
 
 if __name__ == "__main__":
