@@ -39,7 +39,8 @@ def commit(root, answers):
     def git(*words):
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
 
-    if git("rev-parse", "--is-inside-work-tree").returncode == 0:
+    # 1: inside a repository that does not ignore the folder; 0: ignored there; 128: outside of any.
+    if git("check-ignore", "--quiet", ".").returncode == 1:
         return "No repository: this folder lies inside one."
     name = ("-c", f"user.name={answers['author']}", "-c", "user.email=nobody@localhost")
     identity = () if git("var", "GIT_AUTHOR_IDENT").returncode == 0 else name

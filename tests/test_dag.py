@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -59,10 +60,10 @@ def add_row(dag):
     path.write_text("\n".join([*lines, lines[1]]) + "\n")
 
 
-def comment(dag, module):
+def comment(dag, module, words="A word more."):
     """Change a module without changing what it does."""
     path = dag.folder / f"src/penguins/{module}.py"
-    path.write_text(path.read_text() + "\n# A word more.\n")
+    path.write_text(path.read_text() + f"\n# {words}\n")
 
 
 def allow_missing(dag):
@@ -95,6 +96,24 @@ def test_only_what_depends_on_a_change_runs_again(restored, change):
     do(restored)
     assert expected == restored.pipeline()
     assert [] == restored.pipeline()
+
+
+@pytest.mark.parametrize("around", ["nothing", "a repository", "one that ignores it"])
+def test_a_project_that_is_no_repository_itself(restored, around):
+    """The pipeline runs outside of Git, in a folder of a repository, and in one that it ignores."""
+    own, outer = restored.folder / ".git", restored.folder.parent
+    own.rename(outer / "own")
+    if around != "nothing":
+        restored.run("git", "init", "--quiet", str(outer))
+    if around == "one that ignores it":
+        (outer / ".gitignore").write_text("/penguins/\n")
+    comment(restored, "plots", around)
+    try:
+        assert ["evaluate"] == restored.pipeline()
+    finally:
+        for made in (outer / ".git", outer / ".gitignore", restored.folder / ".dvc/config.local"):
+            shutil.rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
+        (outer / "own").rename(own)
 
 
 def test_a_stage_that_comes_to_the_same_result_stops_the_others(restored):

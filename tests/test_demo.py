@@ -14,9 +14,9 @@ def demo(kit):
     return subprocess.run(words, cwd=kit, env=environment(), capture_output=True, text=True)
 
 
-def test_demo_walks_the_whole_road(tmp_path):
+def test_demo_walks_the_whole_road(kit_repository):
     """It prints a prediction beside the truth, says how to go on, and leaves nothing running."""
-    kit = copy_kit(tmp_path / "kit")
+    kit = kit_repository
     for name in (".venv", ".poetry"):
         if (KIT / name).exists():
             (kit / name).symlink_to(KIT / name)

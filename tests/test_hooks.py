@@ -226,6 +226,15 @@ def test_no_repository_inside_another(tmp_path):
     assert not (tmp_path / "out/penguins/.git").exists()
 
 
+def test_a_repository_of_its_own_where_another_ignores_it(tmp_path):
+    """A folder that the repository around it does not follow is none of its business."""
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / ".gitignore").write_text("/out/\n")
+    run = cookiecutter(tmp_path / "out", "--no-input")
+    assert "No repository" not in run.stdout
+    assert "Generate the project" == git(tmp_path / "out/penguins", "log", "--format=%s")
+
+
 def test_no_repository_without_git(tmp_path):
     """Git is not needed to generate."""
     run = cookiecutter(tmp_path / "out", "--no-input", PATH=str(tmp_path))
