@@ -98,13 +98,12 @@ def test_only_what_depends_on_a_change_runs_again(restored, change):
     assert [] == restored.pipeline()
 
 
-@pytest.mark.parametrize("around", ["nothing", "a repository", "one that ignores it"])
-def test_a_project_that_is_no_repository_itself(restored, around):
-    """The pipeline runs outside of Git, in a folder of a repository, and in one that it ignores."""
+@pytest.mark.parametrize("around", ["a repository", "one that ignores it"])
+def test_inside_of_a_repository(restored, around):
+    """The pipeline runs in a folder of a larger repository, and in one that is ignored there."""
     own, outer = restored.folder / ".git", restored.folder.parent
     own.rename(outer / "own")
-    if around != "nothing":
-        restored.run("git", "init", "--quiet", str(outer))
+    restored.run("git", "init", "--quiet", str(outer))
     if around == "one that ignores it":
         (outer / ".gitignore").write_text("/penguins/\n")
     comment(restored, "plots", around)
@@ -179,7 +178,8 @@ def runs(folder):
 
 
 def kill_during(dag, stage):
-    """Start the pipeline, and kill all of its processes some time after a stage has begun."""
+    """Start the pipeline; kill it a second after a stage, or one that comes later, has begun."""
+    begins = tuple(f"Running stage '{name}'" for name in STAGES[STAGES.index(stage) :])
     with subprocess.Popen(
         ["make", "--old-file=.venv/.installed", "pipeline"],
         cwd=dag.folder,
@@ -190,7 +190,7 @@ def kill_during(dag, stage):
         start_new_session=True,
     ) as running:
         for line in running.stdout:
-            if line.startswith(f"Running stage '{stage}'"):
+            if line.startswith(begins):
                 break
         else:
             raise AssertionError(f"{stage} did not run")
@@ -208,6 +208,17 @@ def test_killed_at_every_stage(finished, default_project, tmp_path):
     assert made(finished) == made(victim)
     assert (["FINISHED"], [1]) == runs(victim.folder)
     assert [] == victim.pipeline()
+
+
+def test_torn_by_a_kill(restored):
+    """DVC writes its record and its locks in place; half of either stops nothing."""
+    record, whole = restored.folder / "dvc.lock", made(restored)
+    recorded = record.read_bytes()
+    record.write_bytes(recorded[:8192])
+    (restored.folder / ".dvc/tmp/rwlock").write_bytes(b"")
+    assert ["contract"] == restored.pipeline()
+    assert recorded == record.read_bytes()
+    assert whole == made(restored)
 
 
 def test_without_git(default_project, tmp_path):

@@ -1,28 +1,58 @@
-"""What a killed run leaves: locks of DVC, which are valid to it while their holders' ids exist."""
+"""What a killed run leaves of DVC: locks that nobody holds any more, and files half-written."""
 
 import json
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+from zc.lockfile import LockError, LockFile
 
+RUNNING = Path(".dvc/tmp/lock")
 LOCKS = Path(".dvc/tmp/rwlock")
+RECORD = Path("dvc.lock")
 
 
 def release() -> bool:
-    """Remove DVC's locks where none of their holders runs any more; say whether there were any.
+    """Remove what a killed DVC left, unless another one runs; say whether there was anything.
 
-    DVC asks whether a process id exists, which is so for a killed process that nobody has waited
-    for, as in a container without an init.
+    DVC asks whether the process id of a lock exists, which is so for a killed process that nobody
+    has waited for, as in a container without an init. It writes its record of stages in place;
+    without that it finds in its cache of runs what is done.
     """
-    try:
-        held = json.loads(LOCKS.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    if not held or any(_runs(holder["pid"]) for holder in _holders(held)):
+    if RUNNING.exists():
+        with suppress(LockError), closing(LockFile(str(RUNNING))):
+            return not _held() and any([_remove_locks(), _remove_torn_record()])
+    return False
+
+
+def _held() -> bool:
+    return any(_runs(holder["pid"]) for holder in _holders(_locks() or {}))
+
+
+def _remove_locks() -> bool:
+    if _locks() == {}:
         return False
     LOCKS.unlink()
     return True
+
+
+def _remove_torn_record() -> bool:
+    if not RECORD.exists() or RECORD.read_bytes().endswith(b"\n"):
+        return False
+    RECORD.unlink()
+    return True
+
+
+def _locks() -> dict[str, Any] | None:
+    """Read who holds what; None where that cannot be read."""
+    try:
+        held: dict[str, Any] = json.loads(LOCKS.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except json.JSONDecodeError:
+        return None
+    return held
 
 
 def _holders(held: dict[str, Any]) -> list[dict[str, Any]]:
