@@ -110,8 +110,9 @@ def test_inside_of_a_repository(restored, around):
     try:
         assert ["evaluate"] == restored.pipeline()
     finally:
-        for made in (outer / ".git", outer / ".gitignore", restored.folder / ".dvc/config.local"):
-            shutil.rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
+        shutil.rmtree(outer / ".git")
+        (outer / ".gitignore").unlink(missing_ok=True)
+        (restored.folder / ".dvc/config.local").unlink(missing_ok=True)
         (outer / "own").rename(own)
 
 

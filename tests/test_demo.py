@@ -16,11 +16,10 @@ def demo(kit):
 
 def test_demo_walks_the_whole_road(kit_repository):
     """It prints a prediction beside the truth, says how to go on, and leaves nothing running."""
-    kit = kit_repository
     for name in (".venv", ".poetry"):
         if (KIT / name).exists():
-            (kit / name).symlink_to(KIT / name)
-    run = demo(kit)
+            (kit_repository / name).symlink_to(KIT / name)
+    run = demo(kit_repository)
     assert 0 == run.returncode, run.stdout + run.stderr
     said = dict(re.findall(r"^ {3}(row|prediction|truth) +(.+)$", run.stdout, re.MULTILINE))
     assert said["truth"] == said["prediction"]

@@ -22,26 +22,20 @@ def release() -> bool:
     """
     if RUNNING.exists():
         with suppress(LockError), closing(LockFile(str(RUNNING))):
-            return not _held() and any([_remove_locks(), _remove_torn_record()])
+            locks = _locks()
+            if any(_runs(holder["pid"]) for holder in _holders(locks or {})):
+                return False
+            left = [LOCKS] if locks != {} else []
+            if _torn():
+                left.append(RECORD)
+            for path in left:
+                path.unlink()
+            return bool(left)
     return False
 
 
-def _held() -> bool:
-    return any(_runs(holder["pid"]) for holder in _holders(_locks() or {}))
-
-
-def _remove_locks() -> bool:
-    if _locks() == {}:
-        return False
-    LOCKS.unlink()
-    return True
-
-
-def _remove_torn_record() -> bool:
-    if not RECORD.exists() or RECORD.read_bytes().endswith(b"\n"):
-        return False
-    RECORD.unlink()
-    return True
+def _torn() -> bool:
+    return RECORD.exists() and not RECORD.read_bytes().endswith(b"\n")
 
 
 def _locks() -> dict[str, Any] | None:
