@@ -22,7 +22,7 @@ KINDS = {"classification": "balanced accuracy", "regression": "R²"}
 def measured(project, folder, peers, tables):
     """Fit every data set by both, one after the other; give back their answers by seed."""
     flaml = [peers / "bin/python", KIT / "benchmarks/search_flaml.py"]
-    kit = [project / ".venv/bin/python", KIT / "benchmarks/search_kit.py", "penguins"]
+    kit = [project / ".venv/bin/python", KIT / "benchmarks/search_kit.py"]
     answers = {name: [] for name in tables}
     for seed in map(str, SEEDS):
         for name, about in tables.items():

@@ -1,30 +1,19 @@
 """Run by the Python of a generated project: let its search fit one of the benchmark's data sets.
 
-`search_kit.py <package> <folder> <name> <target> <seconds> <seed>`.
+`search_kit.py <folder> <name> <target> <seconds> <seed>`.
 """
 
 import json
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
+from penguins import encoding, evaluation, inspection, search, settings, training
 
 
-def main(package, folder, name, target, seconds, seed):
+def main(folder, name, target, seconds, seed):
     """Search, fit, and measure on the rows held out."""
-    encoding, evaluation, inspection, search, settings, training = (
-        import_module(f"{package}.{module}")
-        for module in (
-            "encoding",
-            "evaluation",
-            "inspection",
-            "search",
-            "settings",
-            "training",
-        )
-    )
     train, test = (pd.read_csv(Path(folder) / f"{name}-{part}.csv") for part in ("train", "test"))
     wanted = settings.Settings(
         project={"name": name},
@@ -39,7 +28,9 @@ def main(package, folder, name, target, seconds, seed):
         model = training.fit(contract, matrix, known, found.settings)
     took = time.perf_counter() - start
     truth = encoding.encode_target(contract, test)
-    measured, _ = evaluation.evaluate(model, contract, encoding.encode_frame(contract, test), truth)
+    measured, *_ = evaluation.evaluate(
+        model, contract, encoding.encode_frame(contract, test), truth
+    )
     print(
         json.dumps(
             {

@@ -1,0 +1,50 @@
+"""Benchmarks that call modules of a project still run; small, as no figure is wanted here."""
+
+import csv
+import json
+import random
+import re
+import subprocess
+import sys
+
+from conftest import KIT, Workspace, environment
+
+
+def test_the_search_is_measured(default_project, tmp_path):
+    """The kit's side of the search finds and measures an estimator for a data set."""
+    header, *rows = csv.reader((default_project / "data/raw/penguins.csv").open())
+    # In the file females and males alternate.
+    random.Random(0).shuffle(rows)
+    for part, chosen in (("train", rows[::2]), ("test", rows[1::2])):
+        with (tmp_path / f"penguins-{part}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([header, *chosen])
+    script = [default_project / ".venv/bin/python", KIT / "benchmarks/search_kit.py"]
+    said = subprocess.run(
+        [*script, tmp_path, "penguins", "species", "2", "0"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    answer = json.loads(said.splitlines()[-1])
+    assert answer["score"] > 0.9
+    assert answer["trials"] > 0
+
+
+def test_scoring_is_measured(default_project, tmp_path):
+    """All three ways through a file are taken, each with its speed and memory."""
+    project = Workspace(default_project, tmp_path / "penguins").folder
+    words = ["--project", project, "--rows", "2000", "--large", "0", "--rounds", "1"]
+    said = subprocess.run(
+        [sys.executable, "-m", "benchmarks.batch", *words, "--only", "logistic_regression"],
+        cwd=KIT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    measured = re.findall(r"^  (\w+): ([\d,]+) rows/s, (\d\.\d+) GiB$", said, re.MULTILINE)
+    assert ["naive", "score", "limit"] == [name for name, _, _ in measured]
+    assert all(float(memory) > 0.05 for _, _, memory in measured)
+    assert "| logistic_regression (dense), 0.002 M rows |" in said
