@@ -72,7 +72,9 @@ def test_openapi_example_is_answered_as_shown(client, openapi):
     assert shown["model"] == answer["model"]
     # A matrix product of one row may differ from that of many in the last bit.
     shares = pytest.approx(shown["predictions"][0]["probabilities"], rel=1e-12)
-    assert [{**shown["predictions"][0], "probabilities": shares}] == answer["predictions"]
+    given = {"id": f"{answer['request_id']}-0", "probabilities": shares}
+    assert [{**shown["predictions"][0], **given}] == answer["predictions"]
+    assert shown.keys() == answer.keys()
 
 
 def test_openapi_names_the_failures(openapi):

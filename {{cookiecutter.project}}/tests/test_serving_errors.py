@@ -38,7 +38,7 @@ def test_fault_is_answered_without_its_inside(client, road, monkeypatch):
     def fail(*_):
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(Predictor, "predict", fail)
+    monkeypatch.setattr(Predictor, "output", fail)
     answer = client.post("/predict", json={"rows": [road.predictor.examples[0]["row"]]})
     assert 500 == answer.status_code
     message = "the service failed; its log says why"

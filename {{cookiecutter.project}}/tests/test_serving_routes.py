@@ -17,10 +17,25 @@ ROW = {"Höhe (cm)": 99.5, "leaves": 20, "bed": "Nord", "treated": "yes", "plant
 PAGE_FILES = ["/", "/page.css", "/page.js", "/icon.svg", "/favicon.ico"]
 
 
+@pytest.fixture(scope="module", name="hot", params=[True, False], ids=["hot", "ordinary"])
+def hot_fixture(request):
+    """Both ways to an answer: past the routing, and through it."""
+    return request.param
+
+
 @pytest.fixture(scope="module", name="client")
-def client_fixture(road):
+def client_fixture(road, hot):
     section = road.settings.serving.model_copy(update={"max_body_bytes": LIMIT})
-    return TestClient(create_app(road.settings.model_copy(update={"serving": section})))
+    return TestClient(create_app(road.settings.model_copy(update={"serving": section}), hot=hot))
+
+
+def predicted(answer):
+    """The predictions of an answer, without their ids."""
+    assert 200 == answer.status_code
+    found = answer.json()["predictions"]
+    base = found[0]["id"].removesuffix("-0")
+    assert [f"{base}-{i}" for i in range(len(found))] == [each.pop("id") for each in found]
+    return found
 
 
 def post(client, content, content_type="application/json", **headers):
@@ -35,23 +50,23 @@ def records(frame):
     return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 
-def test_service_predictor_and_pipeline_agree(each_road):
+def test_service_predictor_and_pipeline_agree(each_road, hot):
     """The same rows get the same answer in all three places, for every task."""
-    client, predictor = TestClient(create_app(each_road.settings)), each_road.predictor
-    rows = records(each_road.test)
-    answer = client.post("/predict", json={"rows": rows}).json()
+    client = TestClient(create_app(each_road.settings, hot=hot))
+    predictor, rows = each_road.predictor, records(each_road.test)
+    answer = client.post("/predict", json={"rows": rows})
     expected = json.loads(json.dumps([asdict(each) for each in predictor.predict(rows)]))
-    assert expected == answer["predictions"]
+    given = predicted(answer)
+    assert expected == given
     card = predictor.card
-    assert {"name": "Garden", "version": card["version"]} == answer["model"]
+    assert {"name": "Garden", "version": card["version"]} == answer.json()["model"]
     matrix = encode_frame(predictor.contract, each_road.test)
     fitted = output(each_road.pipeline, predictor.contract, matrix)
     for name, values in (("prediction", fitted.labels), ("score", fitted.scores)):
         if values is not None:
-            given = [each[name] for each in answer["predictions"]]
-            assert pytest.approx(values.tolist()) == given
+            assert pytest.approx(values.tolist()) == [each[name] for each in given]
     if fitted.probabilities is not None:
-        shares = [list(each["probabilities"].values()) for each in answer["predictions"]]
+        shares = [list(each["probabilities"].values()) for each in given]
         np.testing.assert_allclose(shares, fitted.probabilities, atol=1e-12)
 
 
@@ -59,8 +74,7 @@ def test_columns_that_are_no_features_are_ignored(client):
     """A raw row, with its target and its excluded columns, gets the answer of its features."""
     raw = {**ROW, "id": 7, "note": None, "unit": ["cm"], "variety": "dwarf"}
     raw_answer = client.post("/predict", json={"rows": [raw]})
-    assert 200 == raw_answer.status_code
-    assert client.post("/predict", json={"rows": [ROW]}).json() == raw_answer.json()
+    assert predicted(client.post("/predict", json={"rows": [ROW]})) == predicted(raw_answer)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +84,7 @@ def test_columns_that_are_no_features_are_ignored(client):
 )
 def test_spellings_of_one_value(client, same):
     """A whole number, a flag and a date may be written in several ways."""
-    answer = client.post("/predict", json={"rows": [{**ROW, **same}, ROW]}).json()["predictions"]
+    answer = predicted(client.post("/predict", json={"rows": [{**ROW, **same}, ROW]}))
     assert answer[1] == answer[0]
 
 
@@ -89,7 +103,7 @@ def test_what_may_be_missing_may_be_null_or_left_out(client):
     """Null and a column left out mean the same."""
     null = {**ROW, "bed": None, "Höhe (cm)": None}
     without = {name: value for name, value in null.items() if value is not None}
-    answer = client.post("/predict", json={"rows": [null, without]}).json()["predictions"]
+    answer = predicted(client.post("/predict", json={"rows": [null, without]}))
     assert answer[1] == answer[0]
 
 

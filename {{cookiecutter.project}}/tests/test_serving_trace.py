@@ -71,7 +71,7 @@ def test_ids_are_made_where_none_came(client):
 
 def test_a_fault_carries_the_id_too(client, road, monkeypatch):
     """The answer that a client complains about is the one that must be found in the log."""
-    monkeypatch.setattr(Predictor, "predict", lambda *_: 1 / 0)
+    monkeypatch.setattr(Predictor, "output", lambda *_: 1 / 0)
     body = {"rows": [road.predictor.examples[0]["row"]]}
     answer = client.post("/predict", json=body, headers={"x-request-id": "order-7"})
     assert (500, "order-7") == (answer.status_code, answer.headers["x-request-id"])

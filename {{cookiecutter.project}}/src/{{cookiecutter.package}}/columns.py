@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .contract import Column, Contract, allowed_range
-from .encoding import UNSEEN, Matrix, encode_series, expected
+from .contract import Column, Contract
+from .encoding import Matrix, bounds, encode_series, expected
 
 Mask = npt.NDArray[np.bool_]
 
@@ -101,14 +101,8 @@ def encode_array(column: Column, array: pa.Array) -> tuple[Matrix, Mask]:
 
 def unfamiliar(contract: Contract, matrix: Matrix) -> int:
     """Count the values of a matrix that lie outside of what the model was trained on."""
-    count = 0
-    for j, column in enumerate(contract.features):
-        if column.kind == "categorical":
-            count += int(np.count_nonzero(matrix[:, j] == UNSEEN))
-        elif column.kind in ("numeric", "integer"):
-            low, high = allowed_range(column)
-            count += int(np.count_nonzero((matrix[:, j] < low) | (matrix[:, j] > high)))
-    return count
+    low, high = bounds(contract)
+    return int(np.count_nonzero((matrix < low) | (matrix > high)))
 
 
 def reasons(contract: Contract, table: pa.Table, encoded: Encoded) -> list[str]:

@@ -120,6 +120,23 @@ def unfamiliar(contract: Contract, row: Mapping[str, Any], encoded: Matrix) -> t
     return tuple(found)
 
 
+def bounds(contract: Contract) -> tuple[Matrix, Matrix]:
+    """Return the least and the greatest number of each feature that is not unfamiliar.
+
+    Returns
+    -------
+    low, high : ndarray of float64, shape (n_features,)
+        Infinite where there is no bound.
+    """
+    limits = np.full((len(contract.features), 2), (-np.inf, np.inf))
+    for limit, column in zip(limits, contract.features, strict=True):
+        if column.kind in ("numeric", "integer"):
+            limit[:] = allowed_range(column)
+        elif column.kind == "categorical":
+            limit[0] = 0
+    return limits[:, 0], limits[:, 1]
+
+
 def encode_frame(contract: Contract, frame: pd.DataFrame) -> Matrix:
     """Encode a table, column by column.
 

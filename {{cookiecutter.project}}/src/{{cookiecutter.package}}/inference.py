@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,11 @@ def output(model: Any, contract: Contract, matrix: Matrix) -> Output:
         return Output(values)
     if contract.task == "clustering":
         return _grouped(plan, values)
-    # A fold may lack a rare class: the columns are put where the contract has them.
-    probabilities = np.zeros((len(matrix), len(contract.classes)))
-    probabilities[:, plan.classes] = values
+    probabilities = values
+    if plan.classes and len(plan.classes) < len(contract.classes):
+        # A fold may lack a rare class: the columns are put where the contract has them.
+        probabilities = np.zeros((len(matrix), len(contract.classes)))
+        probabilities[:, plan.classes] = values
     classes = np.array(contract.classes, dtype=object)
     return Output(classes[probabilities.argmax(axis=1)], probabilities)
 
@@ -142,22 +145,19 @@ class Predictor:
         if not rows:
             return []
         matrix, warnings = encode_rows(self.contract, rows)
-        return predictions(self.contract, self.output(matrix), warnings)
+        answers = plain(self.contract, self.output(matrix))
+        return [Prediction(*answer, said) for answer, said in zip(answers, warnings, strict=True)]
 
 
-def predictions(
-    contract: Contract, result: Output, warnings: Sequence[tuple[str, ...]]
-) -> list[Prediction]:
-    """Turn an output into one prediction a row, in plain Python types."""
-    labels = result.labels.tolist()
-    shares = [None] * len(labels) if result.probabilities is None else result.probabilities.tolist()
-    scores = [None] * len(labels) if result.scores is None else result.scores.tolist()
-    return [
-        Prediction(
-            label,
-            None if share is None else dict(zip(contract.class_names, share, strict=True)),
-            score,
-            said,
-        )
-        for label, share, score, said in zip(labels, shares, scores, warnings, strict=True)
-    ]
+def plain(
+    contract: Contract, result: Output
+) -> list[tuple[Label, dict[str, float] | None, float | None]]:
+    """Return label, probabilities by class and score of each row, in plain Python types."""
+    labels, names = result.labels.tolist(), contract.class_names
+    shares: Iterable[dict[str, float] | None] = repeat(None)
+    scores: Iterable[float | None] = repeat(None)
+    if result.probabilities is not None:
+        shares = [dict(zip(names, share, strict=True)) for share in result.probabilities.tolist()]
+    if result.scores is not None:
+        scores = result.scores.tolist()
+    return list(zip(labels, shares, scores, strict=False))

@@ -77,11 +77,16 @@ class Encoder:
         self.level = level
         self.hot = None if level is None else np.flatnonzero(~np.isnan(level))
         self.reductions = reductions or []
+        self.order = None
+        if all(part["make"] == "take" for part in parts):
+            self.order = np.array([j for part in parts for j in part["columns"]], dtype=np.intp)
 
     def __call__(self, matrix: Matrix) -> Matrix:
         """Encode (n_rows, n_columns of the contract) to (n_rows, n_features)."""
-        made = [self._make(part, matrix) for part in self.parts]
-        values = made[0] if len(made) == 1 else np.hstack(made)
+        if self.order is not None:
+            values = matrix.take(self.order, axis=1)
+        else:
+            values = np.hstack([self._make(part, matrix) for part in self.parts])
         arrays = self.arrays
         if "low" in arrays:
             np.maximum(values, arrays["low"], out=values)

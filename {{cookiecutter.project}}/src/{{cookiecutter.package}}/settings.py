@@ -116,6 +116,13 @@ class Serving(Section):
     max_body_bytes: int = Field(default=1_000_000, ge=1)
 
 
+class Events(Section):
+    """What is kept of the predictions that are made."""
+
+    mode: Literal["off", "process", "disk"] = "process"
+    folder: Path = Path("events")
+
+
 class Settings(BaseSettings):
     """All sections of params.yaml."""
 
@@ -135,6 +142,7 @@ class Settings(BaseSettings):
     tracking: Tracking = Tracking()
     gate: Gate = Gate()
     serving: Serving = Serving()
+    events: Events = Events()
 
     @classmethod
     def settings_customise_sources(

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import socket
 from collections.abc import Callable
 from functools import partial, reduce
@@ -16,17 +17,21 @@ from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp
 
 from ..errors import ServingError
+from ..events import EventLog
 from ..settings import DELIMITER, PREFIX, Serving, Settings
 from . import errors, routes, schemas
+from .batching import Batcher
+from .front import Front
 from .metrics import Metrics, measure
-from .slot import Served, Slot
+from .served import Served
+from .slot import Slot
 from .trace import identify
 
 ROUTERS = (routes.router,)
 REFERENCE = "#/components/schemas/{model}"
 
 
-def create_app(settings: Settings, folder: Path | None = None) -> FastAPI:
+def create_app(settings: Settings, folder: Path | None = None, hot: bool = True) -> FastAPI:
     """Build the service and load its model.
 
     Parameters
@@ -34,6 +39,8 @@ def create_app(settings: Settings, folder: Path | None = None) -> FastAPI:
     settings : Settings
     folder : Path or None
         Where several workers keep their numbers; None for a worker alone.
+    hot : bool
+        Whether requests of the usual form go past the routing; they are answered alike.
 
     Returns
     -------
@@ -54,20 +61,36 @@ def create_app(settings: Settings, folder: Path | None = None) -> FastAPI:
         app.include_router(router)
     app.state.metrics = metrics = Metrics(_paths(app), folder)
     metrics.models = partial(_models, app.state.slot)
+    events = settings.events
+    log = None
+    if events.mode != "off":
+        log = EventLog(events.folder, durable=events.mode == "disk")
+    app.state.batcher = Batcher(log, metrics)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     # Around all of the framework: what it answers by itself, such as a fault, passes here too.
     inner = app.build_middleware_stack
     app.build_middleware_stack = lambda: reduce(  # type: ignore[method-assign]
-        lambda wrapped, layer: layer(wrapped), layers(app), inner()
+        lambda wrapped, layer: layer(wrapped), layers(app, hot), inner()
     )
     app.state.slot.fill()
     return app
 
 
-def layers(app: FastAPI) -> list[Callable[[ASGIApp], ASGIApp]]:
+def layers(app: FastAPI, hot: bool) -> list[Callable[[ASGIApp], ASGIApp]]:
     """Return what every request passes on its way to the routes, the innermost first."""
     state = app.state
-    return [partial(measure, metrics=state.metrics), identify]
+    ordinary: list[Callable[[ASGIApp], ASGIApp]]
+    ordinary = [partial(measure, metrics=state.metrics), identify]
+    if not hot:
+        return ordinary
+    front = partial(
+        Front,
+        slot=state.slot,
+        batcher=state.batcher,
+        metrics=state.metrics,
+        most_bytes=state.settings.serving.max_body_bytes,
+    )
+    return [*ordinary, front]
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
@@ -119,6 +142,8 @@ def serve(settings: Settings) -> None:
                 create_app(settings), access_log=False, log_level="warning", server_header=False
             )
         )
+        # What is there now stays: no collection has to look at it again.
+        gc.freeze()
         host, port, *_ = listener.getsockname()
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         print(f"{settings.project.name}: page {address}/  API {address}/docs", flush=True)

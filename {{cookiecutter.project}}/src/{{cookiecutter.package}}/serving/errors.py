@@ -79,6 +79,12 @@ def no_model(reason: str) -> RequestError:
     return RequestError(503, "no_model", f"no model is loaded: {reason}")
 
 
+def unrecorded(error: OSError) -> RequestError:
+    """Say that an answer is withheld, as its event cannot be kept."""
+    message = f"the event log cannot be written ({error.strerror}): nothing was predicted"
+    return RequestError(503, "unrecorded", message, headers={"Retry-After": "5"})
+
+
 def detail(problem: ErrorDetails, contract: Contract) -> Detail:
     """Say where a value stands, in the path of its column, and what was expected there."""
     place = problem["loc"]

@@ -314,6 +314,7 @@ def _mapping(folder: Path | None, prefix: str, size: int) -> mmap.mmap:
         finally:
             os.close(file)
 
+
 def _lock(file: int, kind: int) -> bool:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)

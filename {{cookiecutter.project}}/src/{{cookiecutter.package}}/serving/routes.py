@@ -1,24 +1,27 @@
 """The addresses of the service."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from time import perf_counter
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from .errors import ErrorAnswer, invalid, malformed, too_large
+from .batching import Call
+from .errors import ErrorAnswer, malformed, too_large
+from .front import MOST_BYTES
 from .metrics import Metrics
-from .schemas import HealthAnswer, ModelAnswer, rows_by_name
-from .slot import Served, Slot
-
-if TYPE_CHECKING:
-    from ..inference import Prediction
+from .rows import Rows
+from .schemas import HealthAnswer, ModelAnswer
+from .served import Served
+from .slot import Slot
+from .trace import new_base
 
 PAGE = Path(__file__).with_name("page")
 PAGE_HEADERS = {
@@ -61,11 +64,14 @@ ServedDep = Annotated[Served, Depends(_served)]
 @router.post("/predict", tags=["model"], responses=FAILURES)
 async def predict(request: Request, served: ServedDep) -> Response:
     """Predict rows; a value that the model has not seen the like of is answered with a warning."""
+    start = perf_counter()
     body = await _body(request, request.app.state.settings.serving.max_body_bytes)
-    predictions = await run_in_threadpool(_predictions, served, body)
-    counted: Metrics = request.app.state.metrics
-    counted.rows(len(predictions), sum(len(each.warnings) for each in predictions))
-    return _json({"predictions": predictions, "model": served.model})
+    decode: Callable[[bytes], Rows] = served.decode
+    # Decoding a large body takes its time, too.
+    rows = decode(body) if len(body) < MOST_BYTES else await run_in_threadpool(decode, body)
+    call = Call(served, body, rows, new_base(), request.scope["request_id"], start)
+    await request.app.state.batcher.answer(call)
+    return Response(call.answer, media_type="application/json")
 
 
 @router.get("/model", tags=["model"], response_model=ModelAnswer, responses={503: FAILURES[503]})
@@ -136,18 +142,6 @@ def _require_plain_json(request: Request) -> None:
         raise malformed(f"expected content-type application/json in UTF-8, not {content_type!r}")
     if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
         raise malformed(f"content-encoding {encoding!r} is not supported: send the body as it is")
-
-
-def _predictions(served: Served, body: bytes) -> "list[Prediction]":
-    try:
-        content = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise malformed(f"the body is no JSON: {error}") from error
-    try:
-        rows = rows_by_name(served.request.model_validate(content))
-    except ValidationError as error:
-        raise invalid(error.errors(include_url=False), served.predictor.contract) from error
-    return served.predictor.predict(rows)
 
 
 def _json(content: Any) -> Response:

@@ -10,6 +10,7 @@ from ..encoding import encode_value, shortened
 
 TYPES = {"numeric": "number", "integer": "integer", "categorical": "string", "datetime": "string"}
 MOST_CATEGORIES = 20
+EXAMPLE_BASE = "019aa4d17c5e3f8b2d6a90c1000000a7"
 
 
 class Model(BaseModel):
@@ -86,6 +87,7 @@ def answer_model(contract: Contract) -> type[BaseModel]:
     examples = list(contract.classes) or None
     prediction = create_model(
         "Prediction",
+        id=(str, Field(description="To tell the truth by, later.")),
         prediction=(label, Field(description=note, examples=examples)),
         probabilities=(shares, Field(description="By class; null if there are no classes.")),
         score=(score, Field(description="Clustering only: how unusual the row is.")),
@@ -95,6 +97,7 @@ def answer_model(contract: Contract) -> type[BaseModel]:
         "PredictionAnswer",
         predictions=list[prediction],  # type: ignore[valid-type]
         model=Model,
+        request_id=(str, Field(description="That of X-Request-ID or traceparent, or a new one.")),
     )
 
 
@@ -103,7 +106,8 @@ def example_answer(card: dict[str, Any], examples: list[dict[str, Any]]) -> dict
     if not examples:
         return None
     model = Model(name=card["name"], version=card["version"]).model_dump()
-    return {"predictions": [{"warnings": [], **examples[0]["prediction"]}], "model": model}
+    prediction = {"id": f"{EXAMPLE_BASE}-0", "warnings": [], **examples[0]["prediction"]}
+    return {"predictions": [prediction], "model": model, "request_id": EXAMPLE_BASE}
 
 
 def example_request(contract: Contract, examples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
-
-from pydantic import BaseModel
 
 from ..errors import ProjectError
-from . import schemas
 from .errors import no_model
-
-if TYPE_CHECKING:
-    from ..inference import Predictor
+from .served import Served, load
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Served:
-    """A model with the shapes of its requests and answers."""
-
-    predictor: Predictor
-    request: type[BaseModel]
-    answer: type[BaseModel]
-
-    @cached_property
-    def model(self) -> schemas.Model:
-        """The name and version that stand beside each answer."""
-        return schemas.Model(
-            name=self.predictor.card["name"], version=self.predictor.card["version"]
-        )
 
 
 class Slot:
@@ -76,13 +52,3 @@ class Slot:
         if self.served is None:
             raise no_model(self.reason)
         return self.served
-
-
-def load(bundle: Path) -> Served:
-    """Load a bundle and prove that it answers: the first prediction is slower than all others."""
-    from ..inference import Predictor
-
-    predictor = Predictor.load(bundle)
-    contract = predictor.contract
-    predictor.predict(schemas.example_request(contract, predictor.examples)["rows"])
-    return Served(predictor, schemas.request_model(contract), schemas.answer_model(contract))

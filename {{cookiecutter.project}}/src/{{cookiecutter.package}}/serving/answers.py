@@ -1,0 +1,34 @@
+"""Answers to requests for predictions, as they are sent."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..contract import Label
+
+encode = msgspec.json.Encoder().encode
+
+
+class Model(msgspec.Struct, frozen=True):
+    """Which model answered."""
+
+    name: str
+    version: str
+
+
+class Prediction(msgspec.Struct, gc=False):
+    """The answer to one row."""
+
+    id: str
+    prediction: Label
+    probabilities: dict[str, float] | None
+    score: float | None
+    warnings: tuple[str, ...]
+
+
+class Answer(msgspec.Struct, gc=False):
+    """The answer to a request."""
+
+    predictions: list[Prediction]
+    model: Model
+    request_id: str

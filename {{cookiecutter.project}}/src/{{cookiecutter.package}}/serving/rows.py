@@ -1,0 +1,130 @@
+"""Bodies of /predict as the model's input, decoded in one pass by a struct made from the contract.
+
+pydantic has the last word: what the struct cannot read, such as a date in the contract's own
+format or a wrong value, goes through the ordinary validation, which knows all forms that are taken
+and says what is wrong with the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+from msgspec.structs import astuple
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from ..contract import Column, Contract
+from ..encoding import UNSEEN, encode_rows, encode_value
+from .errors import invalid, malformed
+from .schemas import rows_by_name
+
+Rows = Sequence[Sequence[float | None]]
+
+TYPES: dict[str, Any] = {
+    "numeric": float,
+    "integer": float,
+    "categorical": str,
+    "boolean": bool | str,
+    "datetime": str,
+}
+
+
+class Decoder:
+    """From the bytes of a body to rows of numbers, as `encoding` makes them.
+
+    Parameters
+    ----------
+    contract : Contract
+    request : type of BaseModel
+        What `schemas.request_model` made of the same contract.
+    """
+
+    def __init__(self, contract: Contract, request: type[BaseModel]) -> None:
+        self.contract = contract
+        self.request = request
+        self.width = len(contract.features)
+        self.codes = [
+            (j, code) for j, column in enumerate(contract.features) if (code := _code(column))
+        ]
+        self.read: Callable[[bytes], Any] = msgspec.json.Decoder(_request(contract)).decode
+
+    def __call__(self, body: bytes) -> Rows:
+        """Decode a body; raise RequestError where it is no JSON or not what the contract says."""
+        rows = self.quick(body)
+        return self.thorough(body) if rows is None else rows
+
+    def quick(self, body: bytes) -> Rows | None:
+        """Decode a body of the usual forms; None for any other."""
+        width, codes = self.width, self.codes
+        rows = []
+        try:
+            for row in self.read(body).rows:
+                values = list(astuple(row)[:width])
+                for j, code in codes:
+                    values[j] = code(values[j])
+                rows.append(values)
+        except (ValueError, KeyError):
+            return None
+        return rows or None
+
+    def thorough(self, body: bytes) -> Rows:
+        """Decode a body in any form that is taken, or say what is wrong with it."""
+        try:
+            content = from_json(body, allow_inf_nan=False)
+        except ValueError as error:
+            raise malformed(f"the body is no JSON: {error}") from error
+        try:
+            rows = rows_by_name(self.request.model_validate(content))
+        except ValidationError as error:
+            raise invalid(error.errors(include_url=False), self.contract) from error
+        values: Rows = encode_rows(self.contract, rows)[0].tolist()
+        return values
+
+
+def _request(contract: Contract) -> Any:
+    """Make the struct of a body; fields are named by position, as a column may have any name."""
+    fields: dict[str, tuple[Any, ...]] = {}
+    for column in contract.features:
+        kind = TYPES[column.kind]
+        fields[column.name] = (kind | None, None) if column.nullable else (kind,)
+    ignored = [column.name for column in contract.excluded]
+    if contract.target:
+        ignored.append(contract.target.name)
+    fields.update(dict.fromkeys(ignored, (msgspec.Raw, msgspec.Raw())))
+    row: Any = msgspec.defstruct(
+        "Row",
+        [(f"column_{i}", *field) for i, field in enumerate(fields.values())],
+        rename={f"column_{i}": name for i, name in enumerate(fields)},
+        kw_only=True,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+    return msgspec.defstruct("Request", [("rows", list[row])], forbid_unknown_fields=True, gc=False)
+
+
+def _code(column: Column) -> Callable[[Any], float | None] | None:
+    """Return what turns a decoded value into its number; None where it is one."""
+    codes: dict[Any, float] = dict(column.codes)
+    if column.nullable:
+        codes[None] = math.nan
+    match column.kind:
+        case "categorical":
+            return lambda value: codes.get(value, UNSEEN)
+        case "boolean":
+            return {True: 1.0, False: 0.0, **codes}.__getitem__
+        case "integer":
+            return _whole
+        case "datetime":
+            return partial(encode_value, column)
+        case _:
+            return None
+
+
+def _whole(value: float | None) -> float | None:
+    if value is not None and not value.is_integer():
+        raise ValueError(value)
+    return value
