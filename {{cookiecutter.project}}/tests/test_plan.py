@@ -4,11 +4,12 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn import ensemble
 
 from {{ cookiecutter.package }} import inference
 from {{ cookiecutter.package }}.encoding import encode_frame
 from {{ cookiecutter.package }}.inference import Predictor, output
-from {{ cookiecutter.package }}.plan import Encoder, Plan
+from {{ cookiecutter.package }}.plan import Encoder, Plan, ask
 
 HEAVY = ["joblib", "mlflow", "onnx", "pandas", "scipy", "skl2onnx", "sklearn", "skops"]
 
@@ -98,3 +99,23 @@ def test_sessions_use_one_thread(road):
     """Many requests at once share the cores by themselves."""
     options = Predictor.load(road.settings.serving.bundle).plan.estimate.session
     assert 1 == options.get_session_options().intra_op_num_threads
+
+
+@pytest.mark.parametrize(
+    "forest",
+    [
+        ensemble.RandomForestClassifier,
+        ensemble.RandomForestRegressor,
+        ensemble.ExtraTreesClassifier,
+        ensemble.ExtraTreesRegressor,
+    ],
+)
+def test_trees_asked_one_by_one_are_the_forest(forest):
+    """What scikit-learn answers, to the last bit, missing values and three classes included."""
+    generator = np.random.default_rng(3)
+    matrix = generator.normal(size=(200, 4))
+    target = np.digitize(matrix[:, 0] + matrix[:, 1], [-0.5, 0.5])
+    matrix[generator.random(matrix.shape) < 0.1] = np.nan
+    model = forest(n_estimators=7, random_state=0).fit(matrix, target)
+    expected = getattr(model, "predict_proba", model.predict)(matrix)
+    np.testing.assert_array_equal(expected, ask(model, matrix))

@@ -292,7 +292,14 @@ def onnxruntime_errors() -> tuple[type[Exception], ...]:
 
 def ask(model: Any, features: Matrix) -> Matrix:
     """Ask a fitted pipeline or estimator for its values, of the kind that `Plan` describes."""
-    if hasattr(model, "predict_proba"):
+    if isinstance(getattr(model, "estimators_", None), list) and _is_forest(model):
+        # As the forest does it, without the checks of each tree: far faster for one row.
+        rows = features.astype(np.float32)
+        total = sum(tree.tree_.predict(rows) for tree in model.estimators_)
+        values = total / len(model.estimators_)
+        if not hasattr(model, "predict_proba"):
+            values = values[:, 0]
+    elif hasattr(model, "predict_proba"):
         values = model.predict_proba(features)
     elif hasattr(model, "score_samples"):
         # Scikit-learn's scores are low where a row is unusual.
@@ -302,6 +309,18 @@ def ask(model: Any, features: Matrix) -> Matrix:
     else:
         values = model.predict(features)
     return np.asarray(values, dtype=np.float64)
+
+
+def _is_forest(model: Any) -> bool:
+    from sklearn import ensemble
+
+    return isinstance(
+        model,
+        ensemble.RandomForestClassifier
+        | ensemble.RandomForestRegressor
+        | ensemble.ExtraTreesClassifier
+        | ensemble.ExtraTreesRegressor,
+    )
 
 
 def _last(model: Any) -> Any:

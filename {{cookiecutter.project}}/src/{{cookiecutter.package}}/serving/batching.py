@@ -184,7 +184,7 @@ class Batcher:
     async def _write_through(self, log: EventLog) -> None:
         async with self._disk:
             self._sync = None
-            await asyncio.get_running_loop().run_in_executor(self.threads, log.sync)
+            await asyncio.to_thread(log.sync)
 
 
 def predict(served: Served, calls: Sequence[Call]) -> tuple[int, int]:
