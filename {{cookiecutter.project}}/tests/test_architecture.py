@@ -36,6 +36,10 @@ SERVING = [
     "plan",
     "bundle",
     "inference",
+    "compatibility",
+    "tracking",
+    "runs",
+    "registry",
     "serving",
 ]
 FOR_TRAINING = {

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import socket
+from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
@@ -13,9 +14,10 @@ from pydantic.json_schema import models_json_schema
 
 from ..errors import ServingError
 from ..settings import DELIMITER, PREFIX, Serving, Settings
-from . import errors, routes, schemas
+from . import admin, errors, routes, schemas, source
+from .holds import Holds
 from .metrics import Metrics, measure
-from .slot import Served, Slot
+from .slot import Served, Slot, watching
 
 REFERENCE = "#/components/schemas/{model}"
 
@@ -38,16 +40,28 @@ def create_app(settings: Settings) -> FastAPI:
         favicon_url="icon.svg",
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=_lifespan,
     )
+    serving = settings.serving
     app.state.settings = settings
-    app.state.slot = Slot(settings.serving.bundle)
+    app.state.slot = Slot(
+        source.of(settings), Holds(serving.state / "held"), serving.allow_breaking
+    )
     app.state.metrics = Metrics()
     app.add_middleware(measure, metrics=app.state.metrics)
     errors.install(app)
     app.include_router(routes.router)
+    if serving.admin_token and serving.admin_token.get_secret_value():
+        app.include_router(admin.router)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     app.state.slot.fill()
     return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    with watching(app.state.slot, app.state.settings.serving.watch_seconds):
+        yield
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:

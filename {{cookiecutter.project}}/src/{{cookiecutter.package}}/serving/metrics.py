@@ -52,8 +52,8 @@ class Metrics:
     def exposition(self, slot: Slot) -> bytes:
         """Return all numbers as Prometheus reads them."""
         self.model.clear()
-        if slot.served:
-            self.model.labels(slot.served.model.name, slot.served.model.version).set(1)
+        if served := slot.served:
+            self.model.labels(served.model.name, served.model.version).set(1)
         return generate_latest(self.registry)
 
 
