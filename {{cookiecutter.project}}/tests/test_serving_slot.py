@@ -175,11 +175,13 @@ def incomplete(made, target):
 
 
 def foreign(made, target):
-    changed(made, target, "plan.json", lambda plan: plan.update(steps=7, values=7, tier="dense"))
-    (target / "model.onnx").write_bytes(b"no graph")
-    changed(target, target.with_name("sealed"), "plan.json", lambda plan: None)
-    shutil.rmtree(target)
-    target.with_name("sealed").rename(target)
+    raw = shutil.copytree(made, target.with_name("raw"))
+    (raw / "model.onnx").write_bytes(b"no graph")
+    changed(raw, target, "plan.json", lambda plan: None)
+
+
+def strange(made, target):
+    changed(made, target, "examples.json", lambda examples: examples[2].pop("prediction"))
 
 
 def another_answer(made, target):
@@ -214,7 +216,8 @@ def another_target(made, target):
 BROKEN = {
     altered: r"plan\.json was altered",
     incomplete: r"incomplete: .*plan\.json is missing",
-    foreign: "xxxx",
+    foreign: "cannot run the model: .*Protobuf parsing failed",
+    strange: "^KeyError: 'prediction'$",
     another_answer: r"does not answer as it did .*: probabilities of example 1 was .*, is ",
     another_label: r"prediction of example 0 was giant, is ",
     narrower: r"would break clients of .*'Höhe \(cm\)' may no longer be missing",

@@ -9,18 +9,57 @@ import shutil
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
-from .. import tracking
 from ..errors import BundleError, SettingsError
 from ..settings import Settings
-from .stores import Local, Reference, Server, Store
 
 REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 KEPT = 3
 ABANDONED_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A registered model's name, with an alias or a number of a version."""
+
+    name: str
+    alias: str | None
+    number: str | None
+
+    def __str__(self) -> str:
+        """Write it as MLflow does."""
+        part = f"@{self.alias}" if self.alias else f"/{self.number}"
+        return f"models:/{self.name}{part}"
+
+
+class Store(Protocol):
+    """A registry of models."""
+
+    address: str
+
+    def find(self, reference: Reference) -> tuple[str, str]:
+        """Return the number of a version and its place.
+
+        Raises
+        ------
+        RegistryError
+            Where nobody answers, or there is no such version.
+        """
+
+    def download(self, name: str, number: str, folder: Path) -> Path:
+        """Copy the bundle of a version into a folder; say where in it.
+
+        Raises
+        ------
+        BundleError
+            Where the version holds none.
+        RegistryError
+            Where nobody answers.
+        """
 
 
 class Source(Protocol):
@@ -65,6 +104,9 @@ def of(settings: Settings) -> Source:
             f"serving.source: {given!r} names no version; expected models:/<name>@<alias>, "
             "models:/<name>/<number> or a folder"
         )
+    from .. import tracking
+    from .stores import Local, Server
+
     address = tracking.uri(settings)
     http = urlsplit(address).scheme in ("http", "https")
     store = Server(address) if http else Local(settings)

@@ -1,16 +1,18 @@
-"""MLflow's registry as the service reads it: over HTTP without MLflow, which the image has not."""
+"""MLflow's registry as the service reads it: over HTTP without MLflow, which the image has not.
+
+Nothing of this is imported where the service reads a folder.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from .. import registry, tracking
@@ -20,49 +22,16 @@ from ..settings import Settings
 if TYPE_CHECKING:
     import requests
 
+    from .source import Reference
+
 API = "api/2.0"
 TIMEOUT_SECONDS = (3, 30)
 BLOCK = 1 << 20
+LONGEST = 200
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A registered model's name, with an alias or a number of a version."""
-
-    name: str
-    alias: str | None
-    number: str | None
-
-    def __str__(self) -> str:
-        """Write it as MLflow does."""
-        part = f"@{self.alias}" if self.alias else f"/{self.number}"
-        return f"models:/{self.name}{part}"
-
-
-class Store(Protocol):
-    """A registry of models."""
-
-    address: str
-
-    def find(self, reference: Reference) -> tuple[str, str]:
-        """Return the number of a version and its place.
-
-        Raises
-        ------
-        RegistryError
-            Where nobody answers, or there is no such version.
-        """
-
-    def download(self, name: str, number: str, folder: Path) -> Path:
-        """Copy the bundle of a version into a folder; say where in it.
-
-        Raises
-        ------
-        BundleError
-            Where the version holds none.
-        RegistryError
-            Where nobody answers.
-        """
+class _AbsentError(RegistryError):
+    """The server answers 404."""
 
 
 class Server:
@@ -81,11 +50,9 @@ class Server:
 
     def find(self, reference: Reference) -> tuple[str, str]:
         """Ask which version it is."""
-        query = {"name": reference.name}
-        if reference.alias:
-            found = self._json("mlflow/registered-models/alias", alias=reference.alias, **query)
-        else:
-            found = self._json("mlflow/model-versions/get", version=reference.number, **query)
+        query = {"name": reference.name, "alias": reference.alias, "version": reference.number}
+        path = "registered-models/alias" if reference.alias else "model-versions/get"
+        found = self._json(path, query)
         version = found.get("model_version", {})
         if version.get("status", "READY") != "READY" or "version" not in version:
             raise RegistryError(f"{reference} is not ready: {version.get('status', 'unknown')}")
@@ -95,8 +62,8 @@ class Server:
         """Get the card, and the files that it names."""
         from .. import bundle
 
-        found = self._json("mlflow/model-versions/get-download-uri", name=name, version=number)
-        origin = urlsplit(found.get("artifact_uri", ""))
+        query = {"name": name, "version": number}
+        origin = urlsplit(self._json("model-versions/get-download-uri", query)["artifact_uri"])
 
         def fetch(file: str) -> None:
             path = f"{registry.BUNDLE}/{file}"
@@ -105,53 +72,49 @@ class Server:
                 answer = self._get(f"{API}/mlflow-artifacts/artifacts/{place}")
             else:
                 # The server reads for us what only it has the key to.
-                query = {"name": name, "version": number, "path": path}
-                answer = self._get("model-versions/get-artifact", **query)
+                answer = self._get("model-versions/get-artifact", query | {"path": path})
             with answer, (folder / file).open("wb") as target:
                 for block in answer.iter_content(BLOCK):
                     target.write(block)
 
-        self._transfer(bundle.CARD, fetch)
-        for file in bundle.files(folder):
-            self._transfer(file, fetch)
+        with self._answering():
+            try:
+                fetch(bundle.CARD)
+                for file in bundle.files(folder):
+                    fetch(file)
+            except _AbsentError as error:
+                raise BundleError(f"version {number} of {name} holds no bundle: {error}") from error
         return folder
 
-    def _transfer(self, file: str, fetch: Callable[[str], None]) -> None:
-        import requests
+    def _json(self, path: str, query: dict[str, Any]) -> dict[str, Any]:
+        with self._answering(), self._get(f"{API}/mlflow/{path}", query) as answer:
+            content: dict[str, Any] = answer.json()
+            return content
 
-        try:
-            fetch(file)
-        except requests.RequestException as error:
-            # The connection broke off in the middle of a file.
-            raise self._silent(error) from error
-
-    def _json(self, path: str, **query: Any) -> dict[str, Any]:
-        import requests
-
-        try:
-            with self._get(f"{API}/{path}", **query) as answer:
-                content = answer.json()
-        except requests.RequestException as error:
-            raise self._silent(error) from error
-        except BundleError as error:
-            raise RegistryError(str(error)) from error
-        return content if isinstance(content, dict) else {}
-
-    def _get(self, path: str, **query: Any) -> requests.Response:
+    def _get(self, path: str, query: dict[str, Any] | None = None) -> requests.Response:
         answer = self._session.get(
             f"{self.address}/{path}", params=query, stream=True, timeout=TIMEOUT_SECONDS
         )
         if answer.status_code == HTTPStatus.OK:
             return answer
         with answer:
-            said = tracking.line(ValueError(answer.text[:500]))
-        problem = f"{tracking.shown(self.address)}/{path} answers {answer.status_code}: {said}"
-        gone = answer.status_code == HTTPStatus.NOT_FOUND
-        raise BundleError(problem) if gone else RegistryError(problem)
+            said = " ".join(answer.text.split())[:LONGEST]
+        absent = answer.status_code == HTTPStatus.NOT_FOUND
+        raise (_AbsentError if absent else RegistryError)(
+            f"{tracking.shown(self.address)}/{path} answers {answer.status_code}: {said}"
+        )
 
-    def _silent(self, error: Exception) -> RegistryError:
-        shown = tracking.shown(self.address)
-        return RegistryError(f"{shown} does not answer ({type(error).__name__}): is it running?")
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        import requests
+
+        try:
+            yield
+        except (requests.RequestException, KeyError) as error:
+            raise RegistryError(
+                f"{tracking.shown(self.address)} does not answer as MLflow does "
+                f"({type(error).__name__}): is it running?"
+            ) from error
 
     @cached_property
     def _session(self) -> requests.Session:
