@@ -90,8 +90,9 @@ def walk(garden, tmp_path_factory):
             folder = tmp_path_factory.mktemp("road")
             frame = garden.drop(columns=sections.pop("without", []))
             frame.to_csv(folder / "garden.csv", index=False)
-            sections["serving"] = {"bundle": folder / "bundle", **sections.get("serving", {})}
             sections["events"] = {"folder": folder / "events", **sections.get("events", {})}
+            own = {"bundle": folder / "bundle", "state": folder / "state"}
+            sections["serving"] = {**own, **sections.get("serving", {})}
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(folder)
                 walked[key] = Road(folder, settings_with(**sections))

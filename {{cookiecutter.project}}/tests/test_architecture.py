@@ -37,6 +37,10 @@ SERVING = [
     "plan",
     "bundle",
     "inference",
+    "compatibility",
+    "tracking",
+    "runs",
+    "registry",
     "serving",
 ]
 FOR_TRAINING = {

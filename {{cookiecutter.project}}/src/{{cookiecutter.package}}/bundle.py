@@ -10,7 +10,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -193,6 +194,48 @@ def model_file(tier: str) -> str:
     return ONNX if tier in IN_ONNX else SKOPS
 
 
+def missing(path: Path) -> BundleError:
+    """Say that there is no bundle, and the way to one."""
+    return BundleError(f"no bundle in {path}: run `make pipeline`, or set serving.bundle")
+
+
+def files(path: Path) -> list[str]:
+    """Return the names of the files beside the card, as the card has them."""
+    with _explained(path):
+        names = list(json.loads((path / CARD).read_text(encoding="utf-8"))["files"])
+        if elsewhere := [name for name in names if name in (".", "..") or Path(name).name != name]:
+            raise ValueError(f"{elsewhere[0]!r} is no name of a file")
+    return names
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Return the card of a bundle.
+
+    Raises
+    ------
+    BundleError
+        Where a file is missing, or not what the card was written for.
+    """
+    if not (path / CARD).is_file():
+        raise missing(path)
+    with _explained(path):
+        card: dict[str, Any] = json.loads((path / CARD).read_text(encoding="utf-8"))
+        for name, sealed in card["files"].items():
+            if sha256(path / name) != sealed:
+                raise BundleError(f"{path / name} was altered after the bundle was written")
+    return card
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise BundleError(f"bundle {path} is incomplete: {error.filename} is missing") from error
+    except (ValueError, KeyError, TypeError, AttributeError, ContractError) as error:
+        raise BundleError(f"bundle {path} is damaged: {error}") from error
+
+
 def read(path: Path) -> tuple[Contract, Plan, dict[str, Any], list[dict[str, Any]]]:
     """Read a bundle; scikit-learn is needed only where its plan is not in ONNX.
 
@@ -205,23 +248,14 @@ def read(path: Path) -> tuple[Contract, Plan, dict[str, Any], list[dict[str, Any
     BundleError
         Where it is missing, incomplete, altered, or made with other libraries.
     """
-    if not (path / CARD).is_file():
-        raise BundleError(f"no bundle in {path}: run `make pipeline`, or set serving.bundle")
-    try:
-        card = json.loads((path / CARD).read_text(encoding="utf-8"))
-        for name, sealed in card["files"].items():
-            if sha256(path / name) != sealed:
-                raise BundleError(f"{path / name} was altered after the bundle was written")
+    card = verify(path)
+    with _explained(path):
         examples = json.loads((path / EXAMPLES).read_text(encoding="utf-8"))
         contract = contracts.read(path / CONTRACT)
         content = json.loads((path / PLAN).read_text(encoding="utf-8"))
         tier, libraries = content["tier"], card["libraries"]
         in_onnx = tier in IN_ONNX
         made = libraries["onnxruntime" if in_onnx else "scikit-learn"]
-    except FileNotFoundError as error:
-        raise BundleError(f"bundle {path} is incomplete: {error.filename} is missing") from error
-    except (ValueError, KeyError, TypeError, AttributeError, ContractError) as error:
-        raise BundleError(f"bundle {path} is damaged: {error}") from error
     estimate = _session(path, made) if in_onnx else _fitted(path, tier, made)
     return contract, Plan.from_content(content, estimate), card, examples
 

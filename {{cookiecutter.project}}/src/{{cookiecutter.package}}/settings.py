@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -113,6 +113,11 @@ class Serving(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     bundle: Path = Path("bundle")
+    source: str | None = None
+    watch_seconds: float = Field(default=1, ge=0)
+    allow_breaking: bool = False
+    state: Path = Path(".cache/serving")
+    admin_token: SecretStr | None = None
     max_body_bytes: int = Field(default=1_000_000, ge=1)
 
 

@@ -9,13 +9,6 @@ from ..contract import Label
 encode = msgspec.json.Encoder().encode
 
 
-class Model(msgspec.Struct, frozen=True):
-    """Which model answered."""
-
-    name: str
-    version: str
-
-
 class Prediction(msgspec.Struct, gc=False):
     """The answer to one row."""
 
@@ -30,5 +23,5 @@ class Answer(msgspec.Struct, gc=False):
     """The answer to a request."""
 
     predictions: list[Prediction]
-    model: Model
+    model: dict[str, str]
     request_id: str

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import gc
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from starlette.types import ASGIApp
 from ..errors import ServingError
 from ..events import EventLog
 from ..settings import DELIMITER, PREFIX, Serving, Settings
-from . import errors, routes, schemas
+from . import admin, errors, routes, schemas, source
 from .batching import Batcher
 from .front import Front
+from .holds import Holds
 from .metrics import Metrics, measure
 from .served import Served
-from .slot import Slot
+from .slot import Slot, watching
 from .trace import identify
 
 ROUTERS = (routes.router,)
@@ -53,12 +54,18 @@ def create_app(settings: Settings, folder: Path | None = None, hot: bool = True)
         favicon_url="icon.svg",
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=_lifespan,
     )
+    serving = settings.serving
     app.state.settings = settings
-    app.state.slot = Slot(settings.serving.bundle)
+    app.state.slot = Slot(
+        source.of(settings), Holds(serving.state / "held"), serving.allow_breaking
+    )
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router)
+    if serving.admin_token and serving.admin_token.get_secret_value():
+        app.include_router(admin.router)
     app.state.metrics = metrics = Metrics(_paths(app), folder)
     metrics.models = partial(_models, app.state.slot)
     events = settings.events
@@ -91,6 +98,12 @@ def layers(app: FastAPI, hot: bool) -> list[Callable[[ASGIApp], ASGIApp]]:
         most_bytes=state.settings.serving.max_body_bytes,
     )
     return [*ordinary, front]
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    with watching(app.state.slot, app.state.settings.serving.watch_seconds):
+        yield
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def predict(served: Served, calls: Sequence[Call]) -> tuple[int, int]:
             Prediction(f"{call.base}-{i}", *answer, warnings)
             for i, answer, warnings in zip(range(len(call.rows)), answers, said, strict=False)
         ]
-        call.answer = encode(Answer(call.predictions, served.model, call.request_id))
+        call.answer = encode(Answer(call.predictions, served.stamp, call.request_id))
         first = last
     return first, warned
 

@@ -85,6 +85,17 @@ def unrecorded(error: OSError) -> RequestError:
     return RequestError(503, "unrecorded", message, headers={"Retry-After": "5"})
 
 
+def unauthorized() -> RequestError:
+    """Refuse who does not say the operator's token."""
+    message = "expected the header Authorization: Bearer, with the token of serving.admin_token"
+    return RequestError(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
+
+
+def conflict(message: str) -> RequestError:
+    """Refuse what the state of the service does not allow."""
+    return RequestError(409, "conflict", message)
+
+
 def detail(problem: ErrorDetails, contract: Contract) -> Detail:
     """Say where a value stands, in the path of its column, and what was expected there."""
     place = problem["loc"]

@@ -34,6 +34,13 @@ class HealthAnswer(BaseModel):
     status: str = Field(examples=["ok"])
 
 
+class SwapAnswer(BaseModel):
+    """Which model serves after an operator's request, and which one was put aside."""
+
+    serving: Model
+    held: Model | None = Field(description="Not taken from the source again; null: none is held.")
+
+
 def request_model(contract: Contract) -> type[BaseModel]:
     """Build the model of a request: rows of one field a column.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..bundle import CONTRACT
 from ..encoding import bounds
+from ..errors import BundleError
 from . import schemas
-from .answers import Model, encode
+from .answers import encode
 from .batching import Call, predict
 from .rows import Decoder
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 # Seconds that other requests may wait for one.
 PATIENCE = 0.001
+TOLERANCE = 1e-6
 WARMING_ROWS, WARMING_ROUNDS = 32, 5
 
 
@@ -34,7 +38,7 @@ class Served:
         What OpenAPI shows.
     decode : Decoder
     model : Model
-        The name and version that stand beside each answer.
+        Its name and version; `stamp` is the same as it stands in each answer.
     schema : str
         Hash of the contract.
     bounds : pair of ndarray, shape (n_features,)
@@ -49,10 +53,16 @@ class Served:
         self.request = schemas.request_model(contract)
         self.answer = schemas.answer_model(contract)
         self.decode = Decoder(contract, self.request)
-        self.model = Model(card["name"], card["version"])
+        self.model = schemas.Model(name=card["name"], version=card["version"])
+        self.stamp = self.model.model_dump()
         self.schema = card["files"][CONTRACT][:12]
         self.bounds = bounds(contract)
         self.rows_at_once = 1
+
+    @property
+    def version(self) -> str:
+        """The version alone."""
+        return self.model.version
 
     def warm(self) -> None:
         """Answer a few rows, and find out how long one takes."""
@@ -69,9 +79,41 @@ class Served:
 
 
 def load(bundle: Path) -> Served:
-    """Load a bundle and prove that it answers: the first predictions are slower than all others."""
+    """Load a bundle and prove that it answers as it did when it was made.
+
+    Raises
+    ------
+    BundleError
+        Where it is no bundle, or its examples do not come out again.
+    """
     from ..inference import Predictor
 
-    served = Served(Predictor.load(bundle))
+    predictor = Predictor.load(bundle)
+    prove(predictor)
+    served = Served(predictor)
+    # The first answers are slower than all others.
     served.warm()
     return served
+
+
+def prove(predictor: Predictor) -> None:
+    """Predict the stored examples; raise BundleError for an answer that is not the stored one."""
+    answers = predictor.predict([example["row"] for example in predictor.examples])
+    for number, (example, answer) in enumerate(zip(predictor.examples, answers, strict=True)):
+        for name, given in asdict(answer).items():
+            stored = example["prediction"].get(name)
+            if name != "warnings" and not _same(stored, given):
+                raise BundleError(
+                    f"version {predictor.card['version']} does not answer as it did when it was "
+                    f"made: {name} of example {number} was {stored}, is {given}"
+                )
+
+
+def _same(stored: Any, given: Any) -> bool:
+    if isinstance(stored, dict) and isinstance(given, dict):
+        return stored.keys() == given.keys() and all(
+            _same(value, given[name]) for name, value in stored.items()
+        )
+    if isinstance(stored, float) or isinstance(given, float):
+        return math.isclose(stored, given, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return bool(stored == given)
