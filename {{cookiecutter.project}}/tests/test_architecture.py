@@ -8,7 +8,7 @@ import {{ cookiecutter.package }} as project
 ROOT = Path(project.__file__).parent
 LAYERS = [
     {"errors", "fingerprints", "killed", "wording"},
-    {"artifacts", "settings", "database", "profile"},
+    {"artifacts", "settings", "database", "events", "profile"},
     {"contract", "delimited", "tracking"},
     {"encoding", "runs"},
     {"violations", "features", "graphs", "bootstrap", "columns", "compatibility"},
@@ -32,6 +32,7 @@ SERVING = [
     "settings",
     "contract",
     "encoding",
+    "events",
     "features",
     "plan",
     "bundle",
