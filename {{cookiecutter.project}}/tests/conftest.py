@@ -91,6 +91,11 @@ def walk(garden, tmp_path_factory):
             frame = garden.drop(columns=sections.pop("without", []))
             frame.to_csv(folder / "garden.csv", index=False)
             sections["serving"] = {"bundle": folder / "bundle", **sections.get("serving", {})}
+            sections["events"] = {
+                "folder": folder / "events",
+                "store": f"sqlite:///{folder}/events/store.db",
+                **sections.get("events", {}),
+            }
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(folder)
                 walked[key] = Road(folder, settings_with(**sections))

@@ -8,8 +8,8 @@ import {{ cookiecutter.package }} as project
 ROOT = Path(project.__file__).parent
 LAYERS = [
     {"errors", "fingerprints", "killed", "wording"},
-    {"artifacts", "settings", "database", "events", "profile"},
-    {"contract", "delimited", "tracking"},
+    {"artifacts", "settings", "database", "events", "profile", "store"},
+    {"contract", "delimited", "tracking", "ingestion"},
     {"encoding", "runs"},
     {"violations", "features", "graphs", "bootstrap", "columns", "compatibility"},
     {"plan", "preprocessing", "comparison", "registry"},
@@ -37,7 +37,9 @@ SERVING = [
     "plan",
     "bundle",
     "inference",
+    "ingestion",
     "serving",
+    "store",
 ]
 FOR_TRAINING = {
     "charset_normalizer",

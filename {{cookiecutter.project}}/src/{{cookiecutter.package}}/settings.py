@@ -116,6 +116,17 @@ class Serving(Section):
     max_body_bytes: int = Field(default=1_000_000, ge=1)
 
 
+class Events(Section):
+    """Where predictions are kept, how surely, how much of them, and for how long."""
+
+    mode: Literal["off", "process", "disk"] = "process"
+    folder: Path = Path("events")
+    store: str = "sqlite:///events/store.db"
+    features: tuple[str, ...] | None = None
+    entity: str | None = None
+    retention_days: float = Field(default=0, ge=0)
+
+
 class Settings(BaseSettings):
     """All sections of params.yaml."""
 
@@ -135,6 +146,7 @@ class Settings(BaseSettings):
     tracking: Tracking = Tracking()
     gate: Gate = Gate()
     serving: Serving = Serving()
+    events: Events = Events()
 
     @classmethod
     def settings_customise_sources(

@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 
+from .. import ingestion
 from ..errors import ServingError
 from ..settings import DELIMITER, PREFIX, Serving, Settings
 from . import errors, routes, schemas
@@ -93,7 +94,7 @@ def serve(settings: Settings) -> None:
     ServingError
         Where the address cannot be had.
     """
-    with listen(settings.serving) as listener:
+    with listen(settings.serving) as listener, ingestion.running(settings.events):
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(settings), access_log=False, log_level="warning", server_header=False
