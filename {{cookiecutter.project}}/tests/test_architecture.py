@@ -9,7 +9,7 @@ ROOT = Path(project.__file__).parent
 LAYERS = [
     {"errors", "fingerprints", "killed", "wording"},
     {"artifacts", "settings", "database", "events", "profile", "store"},
-    {"contract", "delimited", "tracking", "ingestion"},
+    {"contract", "delimited", "tracking", "ingestion", "export"},
     {"encoding", "runs"},
     {"violations", "features", "graphs", "bootstrap", "columns", "compatibility"},
     {"plan", "preprocessing", "comparison", "registry"},

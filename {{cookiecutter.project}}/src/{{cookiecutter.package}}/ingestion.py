@@ -486,7 +486,7 @@ def _kept(row: Raw, job: Job) -> tuple[str | None, str | None]:
     key = columns.get(job.entity or "")
     entity = None if key in (None, b"null") else _text(key)
     if entity and entity.startswith('"'):
-        entity = json.loads(entity)
+        entity = msgspec.json.decode(entity)
     if job.features is None:
         return _text(row), entity
     allowed = {name: columns[name] for name in job.features if name in columns}

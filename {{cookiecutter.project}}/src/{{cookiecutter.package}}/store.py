@@ -1,6 +1,7 @@
 """The store: predictions, their truths and what monitoring found, in SQLite or PostgreSQL."""
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,10 @@ from .errors import StoreError
 
 FORMS = "sqlite:///file.db or postgresql://user:password@host/database"
 REVISION = "0001"
+MIGRATIONS = f"{__package__}:migrations"
 PATIENCE_S = 10
 SHOWN = 200
+FAILED = 400
 # Any number that nobody else takes in the same database.
 LOCK = 0x6D6C6F7073
 PRUNED_AT_ONCE = 1000
@@ -156,7 +159,7 @@ class Store:
             from alembic.util import CommandError
 
             config = Config(attributes={"connection": connection})
-            config.set_main_option("script_location", f"{__package__}:migrations")
+            config.set_main_option("script_location", MIGRATIONS)
             try:
                 command.upgrade(config, "head")
             except CommandError as error:
@@ -178,6 +181,52 @@ class Store:
                 pruned += deleted.rowcount
             if len(ids) < PRUNED_AT_ONCE:
                 return pruned
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Return those of some ids that an answered prediction has."""
+        event = prediction_event.c
+        found: set[str] = set()
+        with self.reading() as connection:
+            for some in pieces(ids):
+                chosen = event.prediction_id.in_(some) & (event.status < FAILED)
+                found.update(connection.scalars(sa.select(event.prediction_id).where(chosen)))
+        return found
+
+    def record(self, truths: Sequence[dict[str, Any]]) -> list[tuple[int, bool]]:
+        """Add truths; nothing that was said before is changed, or said twice.
+
+        Parameters
+        ----------
+        truths : sequence of dict
+            With ``prediction_id``, ``label`` (JSON), ``observed_at`` and ``source``. To go back to
+            an earlier label, another of the latter two has to be said.
+
+        Returns
+        -------
+        list of (int, bool)
+            For each the revision, and whether it is new.
+        """
+        truth, ids = ground_truth.c, sorted({each["prediction_id"] for each in truths})
+        said: dict[str, list[tuple[Any, ...]]] = {}
+        recorded, fresh, now = [], [], time.time()
+        columns = (truth.prediction_id, truth.label, truth.observed_at, truth.source)
+        with self.writing(alone=True) as connection:
+            for some in pieces(ids):
+                chosen = sa.select(*columns).where(truth.prediction_id.in_(some))
+                for name, label, *rest in connection.execute(chosen.order_by(truth.revision)):
+                    said.setdefault(name, []).append((msgspec.json.encode(label).decode(), *rest))
+            for each in truths:
+                known = said.setdefault(each["prediction_id"], [])
+                content = (each["label"], each["observed_at"], each["source"])
+                if content in known:
+                    recorded.append((known.index(content) + 1, False))
+                    continue
+                known.append(content)
+                recorded.append((len(known), True))
+                fresh.append({**each, "revision": len(known), "received_at": now})
+            if fresh:
+                connection.execute(sa.insert(ground_truth), fresh)
+        return recorded
 
     def positions(self, names: Sequence[str]) -> dict[str, int]:
         """Return how far segments were read."""
@@ -210,6 +259,17 @@ class Store:
         return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
+@contextmanager
+def opened(address: str) -> Iterator[Store]:
+    """Open a store whose tables are up to date."""
+    store = Store(address)
+    try:
+        store.migrate()
+        yield store
+    finally:
+        store.close()
+
+
 def pieces(values: Sequence[str]) -> Iterator[Sequence[str]]:
     """Cut what is looked up into as much as one statement takes."""
     for start in range(0, len(values), PARAMETERS):
@@ -219,19 +279,20 @@ def pieces(values: Sequence[str]) -> Iterator[Sequence[str]]:
 def _url(address: str) -> sa.URL:
     try:
         url = sa.make_url(re.sub(r"^postgres://", "postgresql://", address.strip()))
-        backend = url.get_backend_name()
-        if url.drivername == "postgresql":
-            url = url.set(drivername="postgresql+psycopg")
-        url.get_dialect()
     except (ArgumentError, ValueError) as error:
         # The text is not shown: it may hold a password.
         raise StoreError(f"events.store is no database URL; expected {FORMS}") from error
-    except (NoSuchModuleError, ModuleNotFoundError) as error:
-        raise StoreError(f"events.store: no driver ({error}); expected {FORMS}") from error
+    backend = url.get_backend_name()
     if backend not in ("sqlite", "postgresql"):
-        raise StoreError(f"events.store: {backend} is not supported; expected {FORMS}")
+        raise StoreError(f"events.store: {backend!r} is not supported; expected {FORMS}")
     if backend == "sqlite" and url.database in (None, "", ":memory:"):
         raise StoreError(f"events.store: a database in memory forgets; expected {FORMS}")
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    try:
+        url.get_dialect().import_dbapi()
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise StoreError(f"events.store: no driver ({error}); expected {FORMS}") from error
     return url
 
 

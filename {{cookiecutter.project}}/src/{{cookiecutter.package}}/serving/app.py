@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from .. import ingestion
 from ..errors import ServingError
 from ..settings import DELIMITER, PREFIX, Serving, Settings
-from . import errors, routes, schemas
+from . import errors, feedback, routes, schemas
 from .metrics import Metrics, measure
 from .slot import Served, Slot
 
@@ -46,6 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(measure, metrics=app.state.metrics)
     errors.install(app)
     app.include_router(routes.router)
+    app.include_router(feedback.router)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     app.state.slot.fill()
     return app
