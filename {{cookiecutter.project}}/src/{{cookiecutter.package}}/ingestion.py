@@ -41,6 +41,7 @@ MOST_SECONDS = 30.0
 PRUNE_SECONDS = 3600.0
 STOP_SECONDS = 8.0
 DAY = 86400
+NULL = Raw(b"null")
 
 
 class Job(Struct, frozen=True):
@@ -483,10 +484,11 @@ def _kept(row: Raw, job: Job) -> tuple[str | None, str | None]:
         columns = _columns(row)
     except msgspec.DecodeError:
         return (_text(row) if job.features is None else None), None
-    key = columns.get(job.entity or "")
-    entity = None if key in (None, b"null") else _text(key)
+    entity: str | None = _text(columns.get(job.entity or "", NULL))
     if entity and entity.startswith('"'):
         entity = msgspec.json.decode(entity)
+    elif entity == "null":
+        entity = None
     if job.features is None:
         return _text(row), entity
     allowed = {name: columns[name] for name in job.features if name in columns}

@@ -235,7 +235,7 @@ class Store:
         with self.reading() as connection:
             for some in pieces(names):
                 chosen = sa.select(segment.name, segment.position).where(segment.name.in_(some))
-                found.update(connection.execute(chosen).tuples().all())
+                found.update((name, position) for name, position in connection.execute(chosen))
         return found
 
     def close(self) -> None:
