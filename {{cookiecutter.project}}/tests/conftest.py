@@ -1,5 +1,7 @@
 """A small table with everything in it, and the whole road walked on it once."""
 
+import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +14,7 @@ from hypothesis import settings as hypothesis_settings
 
 from {{ cookiecutter.package }} import artifacts, bundle, registry, release, stages
 from {{ cookiecutter.package }}.contract import Column, Contract, Target
+from {{ cookiecutter.package }}.events import Event
 from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.outcome import Outcome
 from {{ cookiecutter.package }}.settings import Settings
@@ -90,7 +93,11 @@ def walk(garden, tmp_path_factory):
             folder = tmp_path_factory.mktemp("road")
             frame = garden.drop(columns=sections.pop("without", []))
             frame.to_csv(folder / "garden.csv", index=False)
-            sections["events"] = {"folder": folder / "events", **sections.get("events", {})}
+            sections["events"] = {
+                "folder": folder / "events",
+                "store": f"sqlite:///{folder}/events/store.db",
+                **sections.get("events", {}),
+            }
             own = {"bundle": folder / "bundle", "state": folder / "state"}
             sections["serving"] = {**own, **sections.get("serving", {})}
             with pytest.MonkeyPatch.context() as patch:
@@ -246,3 +253,53 @@ def sound_run(**parts) -> Outcome:
     contract = Contract("binary", Target("alive", ("no", "yes")), columns)
     run = Outcome(contract, card, reference, metrics, targets=counts)
     return replace(run, **parts)
+
+
+@pytest.fixture
+def address(tmp_path) -> str:
+    """The address of an empty store; TEST_STORE may name a PostgreSQL database to be emptied."""
+    url = os.environ.get("TEST_STORE")
+    if url:
+        import sqlalchemy
+
+        engine = sqlalchemy.create_engine(url)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+            connection.exec_driver_sql("CREATE SCHEMA public")
+        engine.dispose()
+    return url or f"sqlite:///{tmp_path}/store.db"
+
+
+@pytest.fixture(scope="session")
+def made_event() -> Callable[..., Event]:
+    """The function that makes an event that can be told from others; parts can be given."""
+
+    def make(number=0, rows=1, **parts):
+        base = f"{number:032x}"
+        answers = [
+            {
+                "id": f"{base}-{i}",
+                "prediction": "tall",
+                "probabilities": {"tall": 0.75, "dwarf": 0.25},
+                "score": None,
+                "warnings": [],
+            }
+            for i in range(rows)
+        ]
+        body = {"rows": [{"n": number, "i": i} for i in range(rows)]}
+        event = {
+            "ts": 1000.0 + number,
+            "request_id": f"request {number}",
+            "base": base,
+            "name": "Garden",
+            "version": "0123456789ab",
+            "schema": "f" * 64,
+            "role": "champion",
+            "status": 200,
+            "latency_ms": 0.5,
+            "body": json.dumps(body).encode(),
+            "answer": json.dumps({"predictions": answers}).encode(),
+        }
+        return Event(**event | parts)
+
+    return make

@@ -8,8 +8,8 @@ import {{ cookiecutter.package }} as project
 ROOT = Path(project.__file__).parent
 LAYERS = [
     {"errors", "fingerprints", "killed", "wording"},
-    {"artifacts", "settings", "database", "events", "profile"},
-    {"contract", "delimited", "tracking"},
+    {"artifacts", "settings", "database", "events", "profile", "store"},
+    {"contract", "delimited", "tracking", "ingestion", "export"},
     {"encoding", "runs"},
     {"violations", "features", "graphs", "bootstrap", "columns", "compatibility"},
     {"plan", "preprocessing", "comparison", "registry"},
@@ -41,7 +41,9 @@ SERVING = [
     "tracking",
     "runs",
     "registry",
+    "ingestion",
     "serving",
+    "store",
 ]
 FOR_TRAINING = {
     "charset_normalizer",

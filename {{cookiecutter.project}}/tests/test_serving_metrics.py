@@ -184,7 +184,7 @@ def test_processes_are_measured_with_their_children():
     spin = "import time\nwhile time.process_time() < 0.2: pass"
     subprocess.run([sys.executable, "-c", spin], check=True)
     spent = ("process_cpu_seconds_total",)
-    assert 0.19 < told(counted)[spent] - before[spent]
+    assert 0.15 < told(counted)[spent] - before[spent]
     command = [sys.executable, "-c", "print(flush=True); input()"]
     memory = ("process_resident_memory_bytes",)
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

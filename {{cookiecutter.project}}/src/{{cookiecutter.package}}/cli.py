@@ -1,6 +1,7 @@
 """The command line: parse, call, exit code. Commands import what they need: help is instant."""
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="From a table to a served model. All settings stand in params.yaml.",
 )
+
+events = typer.Typer(no_args_is_help=True, help="Keep, export and delete what was predicted.")
+app.add_typer(events, name="events")
 
 Params = Annotated[Path, typer.Option("--params", help="The settings.")]
 PARAMS = Path("params.yaml")
@@ -181,6 +185,59 @@ def serve(params: Params = PARAMS) -> None:
     from .serving.app import serve as serve_forever
 
     serve_forever(settings)
+
+
+@events.command("ingest")
+def ingest_events(
+    params: Params = PARAMS,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
+) -> None:
+    """Bring what waits in the log into the store; the service does so itself."""
+    settings = _settings(params)
+    from . import ingestion
+
+    job = ingestion.Job.of(settings.events)
+    if watch:
+        ingestion.watch(job)
+    else:
+        typer.echo(f"{ingestion.ingest(job)} events ingested")
+
+
+@events.command("export")
+def export_events(
+    destination: Annotated[Path, typer.Option("--out", help="A Parquet file.")],
+    since: Annotated[str | None, typer.Option("--since", help="Such as 2026-01-31.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Up to, but without.")] = None,
+    params: Params = PARAMS,
+) -> None:
+    """Write predictions with their latest truths to a Parquet file."""
+    settings = _settings(params)
+    from . import export
+
+    rows = export.export(settings.events.store, destination, since, until)
+    typer.echo(f"{rows} predictions in {destination}")
+
+
+@events.command("prune")
+def prune_events(params: Params = PARAMS) -> None:
+    """Delete predictions that are older than events.retention_days, with their truths."""
+    settings = _settings(params)
+    from .store import opened
+
+    days = settings.events.retention_days
+    with opened(settings.events.store) as store:
+        deleted = store.prune(time.time() - days * 86400) if days else 0
+    typer.echo(f"{deleted} predictions deleted; events.retention_days is {days:g}")
+
+
+@events.command("migrate")
+def migrate_events(params: Params = PARAMS) -> None:
+    """Make the store's tables, or bring them up to date; the service does so itself."""
+    settings = _settings(params)
+    from .store import REVISION, opened
+
+    with opened(settings.events.store):
+        typer.echo(f"the tables of the store are of revision {REVISION}")
 
 
 def main() -> None:

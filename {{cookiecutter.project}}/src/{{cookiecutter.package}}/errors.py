@@ -55,6 +55,12 @@ class GateError(ProjectError):
     exit_code = 10
 
 
+class StoreError(ProjectError):
+    """The store of events cannot be reached or used."""
+
+    exit_code = 11
+
+
 class StoppedError(ProjectError):
     """Ctrl-C ended a command that goes on when it is run again; the shell's code for it."""
 

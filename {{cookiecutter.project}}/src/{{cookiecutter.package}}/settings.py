@@ -122,10 +122,14 @@ class Serving(Section):
 
 
 class Events(Section):
-    """What is kept of the predictions that are made."""
+    """Where predictions are kept, how surely, how much of them, and for how long."""
 
     mode: Literal["off", "process", "disk"] = "process"
     folder: Path = Path("events")
+    store: str = "sqlite:///events/store.db"
+    features: tuple[str, ...] | None = None
+    entity: str | None = None
+    retention_days: float = Field(default=0, ge=0)
 
 
 class Settings(BaseSettings):

@@ -16,10 +16,11 @@ from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp
 
+from .. import ingestion
 from ..errors import ServingError
 from ..events import EventLog
 from ..settings import DELIMITER, PREFIX, Serving, Settings
-from . import admin, errors, routes, schemas, source
+from . import admin, errors, feedback, routes, schemas, source
 from .batching import Batcher
 from .front import Front
 from .holds import Holds
@@ -28,7 +29,7 @@ from .served import Served
 from .slot import Slot, watching
 from .trace import identify
 
-ROUTERS = (routes.router,)
+ROUTERS = (routes.router, feedback.router)
 REFERENCE = "#/components/schemas/{model}"
 
 
@@ -149,7 +150,7 @@ def serve(settings: Settings) -> None:
     ServingError
         Where the address cannot be had.
     """
-    with listen(settings.serving) as listener:
+    with listen(settings.serving) as listener, ingestion.running(settings.events):
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(settings), access_log=False, log_level="warning", server_header=False

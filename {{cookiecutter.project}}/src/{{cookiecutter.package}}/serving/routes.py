@@ -65,7 +65,7 @@ ServedDep = Annotated[Served, Depends(_served)]
 async def predict(request: Request, served: ServedDep) -> Response:
     """Predict rows; a value that the model has not seen the like of is answered with a warning."""
     start = perf_counter()
-    body = await _body(request, request.app.state.settings.serving.max_body_bytes)
+    body = await read_body(request, request.app.state.settings.serving.max_body_bytes)
     decode: Callable[[bytes], Rows] = served.decode
     # Decoding a large body takes its time, too.
     rows = decode(body) if len(body) < MOST_BYTES else await run_in_threadpool(decode, body)
@@ -117,7 +117,7 @@ for path in FILES:
     router.add_api_route(path, page, include_in_schema=False)
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
     """Read a JSON body, never more of it than the limit."""
     _require_plain_json(request)
     length = request.headers.get("content-length", "")
