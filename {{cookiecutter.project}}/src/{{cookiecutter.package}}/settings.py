@@ -116,6 +116,8 @@ class Serving(Section):
     source: str | None = None
     watch_seconds: float = Field(default=1, ge=0)
     allow_breaking: bool = False
+    challenger: str | None = None
+    canary: float = Field(default=0, ge=0, le=1)
     state: Path = Path(".cache/serving")
     admin_token: SecretStr | None = None
     max_body_bytes: int = Field(default=1_000_000, ge=1)

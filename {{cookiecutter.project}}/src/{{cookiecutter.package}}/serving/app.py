@@ -1,5 +1,6 @@
 """The app, and the process around it."""
 
+import asyncio
 import contextlib
 import errno
 import gc
@@ -18,14 +19,16 @@ from starlette.types import ASGIApp
 
 from .. import ingestion
 from ..errors import ServingError
-from ..events import EventLog
+from ..events import EventLog, Role
 from ..settings import DELIMITER, PREFIX, Serving, Settings
 from . import admin, errors, feedback, routes, schemas, source
 from .batching import Batcher
 from .front import Front
 from .holds import Holds
 from .metrics import Metrics, measure
+from .rollout import Rollout
 from .served import Served
+from .shadow import Shadow
 from .slot import Slot, watching
 from .trace import identify
 
@@ -59,28 +62,30 @@ def create_app(settings: Settings, folder: Path | None = None, hot: bool = True)
     )
     serving = settings.serving
     app.state.settings = settings
-    app.state.slot = Slot(
+    app.state.slot = slot = Slot(
         source.of(settings), Holds(serving.state / "held"), serving.allow_breaking
     )
+    app.state.rollout = rollout = Rollout(slot, _challenger(settings), serving.canary)
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router)
     if serving.admin_token and serving.admin_token.get_secret_value():
         app.include_router(admin.router)
     app.state.metrics = metrics = Metrics(_paths(app), folder)
-    metrics.models = partial(_models, app.state.slot)
-    events = settings.events
-    log = None
-    if events.mode != "off":
-        log = EventLog(events.folder, durable=events.mode == "disk")
-    app.state.batcher = Batcher(log, metrics)
+    metrics.models = lambda: [(*each.stamp.values(), each.role) for each in rollout.served()]
+    app.state.log, shadow = None, None
+    if settings.events.mode != "off":
+        app.state.log = EventLog(settings.events.folder, durable=settings.events.mode == "disk")
+        shadow = Shadow(rollout, app.state.log, metrics)
+    app.state.batcher = Batcher(app.state.log, metrics, shadow)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     # Around all of the framework: what it answers by itself, such as a fault, passes here too.
     inner = app.build_middleware_stack
     app.build_middleware_stack = lambda: reduce(  # type: ignore[method-assign]
         lambda wrapped, layer: layer(wrapped), layers(app, hot), inner()
     )
-    app.state.slot.fill()
+    for each in rollout.slots:
+        each.fill()
     return app
 
 
@@ -93,7 +98,7 @@ def layers(app: FastAPI, hot: bool) -> list[Callable[[ASGIApp], ASGIApp]]:
         return ordinary
     front = partial(
         Front,
-        slot=state.slot,
+        rollout=state.rollout,
         batcher=state.batcher,
         metrics=state.metrics,
         most_bytes=state.settings.serving.max_body_bytes,
@@ -103,7 +108,13 @@ def layers(app: FastAPI, hot: bool) -> list[Callable[[ASGIApp], ASGIApp]]:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    with watching(app.state.slot, app.state.settings.serving.watch_seconds):
+    state = app.state
+    async with contextlib.AsyncExitStack() as stack:
+        for slot in state.rollout.slots:
+            stack.enter_context(watching(slot, state.settings.serving.watch_seconds))
+        if state.log:
+            await stack.enter_async_context(ticking(state.log))
+            stack.push_async_callback(state.batcher.shadow.close)
         yield
 
 
@@ -191,9 +202,30 @@ def _paths(app: FastAPI) -> list[str]:
     return [path for route in routes if (path := getattr(route, "path", None))]
 
 
-def _models(slot: Slot) -> list[tuple[str, str, str]]:
-    model = slot.served.model if slot.served else None
-    return [(model.name, model.version, "champion")] if model else []
+def _challenger(settings: Settings) -> Slot | None:
+    serving = settings.serving
+    if serving.challenger is None:
+        return None
+    role: Role = "canary" if serving.canary else "shadow"
+    found = source.of(settings, "challenger")
+    return Slot(found, Holds(serving.state / "held-challengers"), True, role)
+
+
+@contextlib.asynccontextmanager
+async def ticking(log: EventLog) -> AsyncIterator[None]:
+    """Leave segments to which nothing more comes, beside what the block does; at its end, all."""
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(1)
+            log.tick()
+
+    task = asyncio.create_task(tick())
+    try:
+        yield
+    finally:
+        task.cancel()
+        log.close()
 
 
 def _way_out(key: str) -> str:

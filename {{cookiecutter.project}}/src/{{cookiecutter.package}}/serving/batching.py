@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ..encoding import Matrix, unfamiliar
-from ..events import Event, Role
+from ..events import Event
 from ..inference import plain
 from .answers import Answer, Prediction, encode
 from .errors import unrecorded
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..events import EventLog
     from .metrics import Metrics
     from .served import Served
+    from .shadow import Shadow
 
 Done: TypeAlias = "asyncio.Future[BaseException | None]"
 
@@ -65,7 +66,6 @@ class Call:
         "decoded",
         "predictions",
         "request_id",
-        "role",
         "rows",
         "served",
         "started",
@@ -86,7 +86,6 @@ class Call:
         self.base = base
         self.request_id = request_id
         self.started = started
-        self.role: Role = "champion"
         self.decoded = perf_counter()
         self.predictions: list[Prediction] = []
         self.answer = b""
@@ -100,10 +99,15 @@ class Batcher:
     log : EventLog or None
         None keeps no events. Where it is durable, they must have reached the disk.
     metrics : Metrics
+    shadow : Shadow or None
+        Is told of what was answered.
     """
 
-    def __init__(self, log: EventLog | None, metrics: Metrics) -> None:
+    def __init__(
+        self, log: EventLog | None, metrics: Metrics, shadow: Shadow | None = None
+    ) -> None:
         self.log = log
+        self.shadow = shadow
         self.metrics = metrics
         self.threads = ThreadPoolExecutor(THREADS, "predict")
         self._waiting: dict[Served, tuple[list[Call], Done]] = {}
@@ -174,6 +178,8 @@ class Batcher:
             raise unrecorded(error) from error
         self.metrics.events(len(calls))
         self.metrics.phase(WRITE, perf_counter() - start)
+        if self.shadow:
+            self.shadow.offer(calls)
 
     async def _synced(self, log: EventLog) -> None:
         """Wait for a sync that begins after this moment; whoever waits meanwhile shares it."""
@@ -235,7 +241,7 @@ def event(call: Call, now: float, end: float) -> Event:
         served.model.name,
         served.model.version,
         served.schema,
-        call.role,
+        served.role,
         200,
         (end - call.started) * 1000,
         call.body,

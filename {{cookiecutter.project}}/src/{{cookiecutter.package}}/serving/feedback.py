@@ -18,7 +18,7 @@ from ..encoding import shortened
 from ..errors import StoreError
 from ..settings import Events
 from .errors import MOST_DETAILS, Detail, ErrorAnswer, RequestError, malformed
-from .routes import FAILURES, ServedDep, read_body
+from .routes import FAILURES, ChampionDep, read_body
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -85,7 +85,7 @@ router = APIRouter()
     responses=RESPONSES,
     openapi_extra={"requestBody": BODY},
 )
-async def feedback(request: Request, served: ServedDep) -> Response:
+async def feedback(request: Request, served: ChampionDep) -> Response:
     """Record what was true; the same again changes nothing, anything else is the next revision."""
     state = request.app.state
     body = await read_body(request, state.settings.serving.max_body_bytes)

@@ -17,7 +17,7 @@ from .trace import new_base, request_id
 
 if TYPE_CHECKING:
     from .metrics import Metrics
-    from .slot import Slot
+    from .rollout import Rollout
 
 PATH = "/predict"
 # With any of these a request is unusual.
@@ -33,7 +33,7 @@ class Front:
     ----------
     app : ASGIApp
         The ordinary routes.
-    slot : Slot
+    rollout : Rollout
     batcher : Batcher
     metrics : Metrics
     most_bytes : int
@@ -41,10 +41,10 @@ class Front:
     """
 
     def __init__(
-        self, app: ASGIApp, slot: Slot, batcher: Batcher, metrics: Metrics, most_bytes: int
+        self, app: ASGIApp, rollout: Rollout, batcher: Batcher, metrics: Metrics, most_bytes: int
     ) -> None:
         self.app = app
-        self.slot = slot
+        self.rollout = rollout
         self.batcher = batcher
         self.metrics = metrics
         self.most_bytes = min(most_bytes, MOST_BYTES)
@@ -77,13 +77,14 @@ class Front:
         headers = dict(scope["headers"])
         if headers.get(b"content-type") not in JSON or not UNUSUAL.isdisjoint(headers):
             return None
-        if (served := self.slot.served) is None:
+        base = new_base()
+        name = request_id(headers, base)
+        if (served := self.rollout.choose(name)) is None:
             return None
         rows = served.decode.quick(body)
         if rows is None or len(rows) > served.rows_at_once:
             return None
-        base = new_base()
-        return Call(served, body, rows, base, request_id(headers, base), start)
+        return Call(served, body, rows, base, name, start)
 
 
 def _again(message: Message, receive: Receive) -> Receive:

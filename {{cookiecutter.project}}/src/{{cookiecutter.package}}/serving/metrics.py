@@ -50,7 +50,7 @@ PHASE_SECONDS = (
 BATCH_ROWS = tuple(float(1 << i) for i in range(13))
 
 # The cells: gauges first, then counters; a histogram is a cell a bucket, and the sum.
-IN_FLIGHT, QUEUED, ROWS, WARNINGS, WRITTEN, REFUSED, SWAPPED = range(7)
+IN_FLIGHT, QUEUED, ROWS, WARNINGS, WRITTEN, REFUSED, DROPPED, SWAPPED = range(8)
 GAUGES = 2
 PHASED = SWAPPED + len(SWAPS)
 PHASE_CELLS = len(PHASE_SECONDS) + 2
@@ -170,6 +170,10 @@ class Metrics:
         """Count events that the log could not take."""
         self.cells[REFUSED] += refused
 
+    def shadow_dropped(self, requests: int) -> None:
+        """Count requests that the shadow had no time for."""
+        self.cells[DROPPED] += requests
+
     def swap(self, result: str) -> None:
         """Count a change of the model: ``swapped``, ``refused`` or ``rolled_back``."""
         self.cells[SWAPPED + SWAPS.index(result)] += 1
@@ -191,6 +195,8 @@ class Metrics:
         yield spent
         yield _counter("prediction_rows", "Rows predicted.", cells[ROWS])
         unfamiliar = "Values unlike those the model was trained on."
+        passed = "Requests that the shadow had no time for."
+        yield _counter("prediction_shadow_dropped", passed, cells[DROPPED])
         yield _counter("prediction_warnings", unfamiliar, cells[WARNINGS])
         sizes = HistogramMetricFamily("prediction_batch_size", "Rows in one run of the model.")
         _add(sizes, [], BATCH_ROWS, cells[BATCHED:])

@@ -17,6 +17,7 @@ from .batching import Call
 from .errors import ErrorAnswer, malformed, too_large
 from .front import MOST_BYTES
 from .metrics import Metrics
+from .rollout import Rollout
 from .rows import Rows
 from .schemas import HealthAnswer, ModelAnswer
 from .served import Served
@@ -54,15 +55,21 @@ def _slot(request: Request) -> Slot:
     return slot
 
 
-async def _served(request: Request) -> Served:
+async def _champion(request: Request) -> Served:
     return _slot(request).require()
 
 
-ServedDep = Annotated[Served, Depends(_served)]
+async def _chosen(request: Request) -> Served:
+    rollout: Rollout = request.app.state.rollout
+    return rollout.choose(request.scope["request_id"]) or rollout.champion.require()
+
+
+ChampionDep = Annotated[Served, Depends(_champion)]
+ChosenDep = Annotated[Served, Depends(_chosen)]
 
 
 @router.post("/predict", tags=["model"], responses=FAILURES)
-async def predict(request: Request, served: ServedDep) -> Response:
+async def predict(request: Request, served: ChosenDep) -> Response:
     """Predict rows; a value that the model has not seen the like of is answered with a warning."""
     start = perf_counter()
     body = await read_body(request, request.app.state.settings.serving.max_body_bytes)
@@ -75,7 +82,7 @@ async def predict(request: Request, served: ServedDep) -> Response:
 
 
 @router.get("/model", tags=["model"], response_model=ModelAnswer, responses={503: FAILURES[503]})
-async def model(served: ServedDep) -> Response:
+async def model(served: ChampionDep) -> Response:
     """Tell what is known of the model: its card, its contract and held-out examples."""
     predictor = served.predictor
     content = {

@@ -17,6 +17,7 @@ from .batching import Call, predict
 from .rows import Decoder
 
 if TYPE_CHECKING:
+    from ..events import Role
     from ..inference import Predictor
 
 # Seconds that other requests may wait for one.
@@ -31,6 +32,8 @@ class Served:
     Parameters
     ----------
     predictor : Predictor
+    role : str
+        ``champion``, ``canary`` or ``shadow``.
 
     Attributes
     ----------
@@ -47,9 +50,10 @@ class Served:
         How many rows take so little time that other requests may wait for them.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, role: Role) -> None:
         contract, card = predictor.contract, predictor.card
         self.predictor = predictor
+        self.role = role
         self.request = schemas.request_model(contract)
         self.answer = schemas.answer_model(contract)
         self.decode = Decoder(contract, self.request)
@@ -78,7 +82,7 @@ class Served:
         self.rows_at_once = max(1, int(PATIENCE * WARMING_ROWS / min(seconds)))
 
 
-def load(bundle: Path) -> Served:
+def load(bundle: Path, role: Role = "champion") -> Served:
     """Load a bundle and prove that it answers as it did when it was made.
 
     Raises
@@ -90,7 +94,7 @@ def load(bundle: Path) -> Served:
 
     predictor = Predictor.load(bundle)
     prove(predictor)
-    served = Served(predictor)
+    served = Served(predictor, role)
     # The first answers are slower than all others.
     served.warm()
     return served

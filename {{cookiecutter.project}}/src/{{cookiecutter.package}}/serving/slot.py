@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
 
 from ..compatibility import kind, narrowings
 from ..errors import BundleError, ProjectError, RegistryError
@@ -18,6 +19,9 @@ from .errors import conflict, no_model
 from .holds import Holds
 from .served import Served, load
 from .source import Source
+
+if TYPE_CHECKING:
+    from ..events import Role
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,8 @@ class Slot:
     holds : Holds
     allow_breaking : bool
         Whether a version may be taken whose contract refuses what the one before it took.
+    role : str
+        Of what is served: ``champion``, ``canary`` or ``shadow``.
 
     Attributes
     ----------
@@ -44,8 +50,15 @@ class Slot:
         How many versions were ``loaded``, ``refused`` and ``rolled_back``.
     """
 
-    def __init__(self, source: Source, holds: Holds, allow_breaking: bool = False) -> None:
+    def __init__(
+        self,
+        source: Source,
+        holds: Holds,
+        allow_breaking: bool = False,
+        role: Role = "champion",
+    ) -> None:
         self.source = source
+        self.role = role
         self.holds = holds
         self.allow_breaking = allow_breaking
         self.served: Served | None = None
@@ -88,7 +101,7 @@ class Slot:
                 if offered == self._seen:
                     self._missing, self._misses = "", 0
                     return
-                fresh = load(self.source.fetch(offered))
+                fresh = load(self.source.fetch(offered), self.role)
                 if not self._moved_on(offered):
                     self._take(fresh, offered)
             # A bundle comes from elsewhere: whatever it makes a library raise, the service goes on.

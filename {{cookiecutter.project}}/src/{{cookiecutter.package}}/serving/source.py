@@ -86,22 +86,28 @@ class Source(Protocol):
         """
 
 
-def of(settings: Settings) -> Source:
-    """Open the source of the settings: ``serving.source``, or the pipeline's own bundle.
+def of(settings: Settings, key: str = "source") -> Source:
+    """Open a source of the settings.
+
+    Parameters
+    ----------
+    settings : Settings
+    key : str
+        ``source``, which without a value is the pipeline's own bundle, or ``challenger``.
 
     Raises
     ------
     SettingsError
         Where it is no folder and no version in the registry.
     """
-    given = settings.serving.source
+    given: str | None = getattr(settings.serving, key)
     if given is None:
         return Directory(settings.serving.bundle)
     if not given.startswith("models:"):
         return Directory(Path(given))
     if not (found := REFERENCE.fullmatch(given)):
         raise SettingsError(
-            f"serving.source: {given!r} names no version; expected models:/<name>@<alias>, "
+            f"serving.{key}: {given!r} names no version; expected models:/<name>@<alias>, "
             "models:/<name>/<number> or a folder"
         )
     from .. import tracking
