@@ -3,6 +3,9 @@
 import contextlib
 import errno
 import socket
+from collections.abc import Callable
+from functools import partial, reduce
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -10,22 +13,27 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
+from starlette.types import ASGIApp
 
 from ..errors import ServingError
 from ..settings import DELIMITER, PREFIX, Serving, Settings
 from . import errors, routes, schemas
 from .metrics import Metrics, measure
 from .slot import Served, Slot
+from .trace import identify
 
+ROUTERS = (routes.router,)
 REFERENCE = "#/components/schemas/{model}"
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, folder: Path | None = None) -> FastAPI:
     """Build the service and load its model.
 
     Parameters
     ----------
     settings : Settings
+    folder : Path or None
+        Where several workers keep their numbers; None for a worker alone.
 
     Returns
     -------
@@ -41,13 +49,25 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.slot = Slot(settings.serving.bundle)
-    app.state.metrics = Metrics()
-    app.add_middleware(measure, metrics=app.state.metrics)
     errors.install(app)
-    app.include_router(routes.router)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.state.metrics = metrics = Metrics(_paths(app), folder)
+    metrics.models = partial(_models, app.state.slot)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
+    # Around all of the framework: what it answers by itself, such as a fault, passes here too.
+    inner = app.build_middleware_stack
+    app.build_middleware_stack = lambda: reduce(  # type: ignore[method-assign]
+        lambda wrapped, layer: layer(wrapped), layers(app), inner()
+    )
     app.state.slot.fill()
     return app
+
+
+def layers(app: FastAPI) -> list[Callable[[ASGIApp], ASGIApp]]:
+    """Return what every request passes on its way to the routes, the innermost first."""
+    state = app.state
+    return [partial(measure, metrics=state.metrics), identify]
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
@@ -125,6 +145,16 @@ def listen(serving: Serving) -> socket.socket:
             case _:
                 raise
         raise ServingError(f"{problem}; {_way_out(key)}") from error
+
+
+def _paths(app: FastAPI) -> list[str]:
+    routes = [*app.routes, *(route for router in ROUTERS for route in router.routes)]
+    return [path for route in routes if (path := getattr(route, "path", None))]
+
+
+def _models(slot: Slot) -> list[tuple[str, str, str]]:
+    model = slot.served.model if slot.served else None
+    return [(model.name, model.version, "champion")] if model else []
 
 
 def _way_out(key: str) -> str:

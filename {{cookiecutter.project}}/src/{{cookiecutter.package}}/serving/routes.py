@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse
@@ -16,6 +16,9 @@ from .errors import ErrorAnswer, invalid, malformed, too_large
 from .metrics import Metrics
 from .schemas import HealthAnswer, ModelAnswer, rows_by_name
 from .slot import Served, Slot
+
+if TYPE_CHECKING:
+    from ..inference import Prediction
 
 PAGE = Path(__file__).with_name("page")
 PAGE_HEADERS = {
@@ -59,7 +62,10 @@ ServedDep = Annotated[Served, Depends(_served)]
 async def predict(request: Request, served: ServedDep) -> Response:
     """Predict rows; a value that the model has not seen the like of is answered with a warning."""
     body = await _body(request, request.app.state.settings.serving.max_body_bytes)
-    return await run_in_threadpool(_answer, served, body, request.app.state.metrics)
+    predictions = await run_in_threadpool(_predictions, served, body)
+    counted: Metrics = request.app.state.metrics
+    counted.rows(len(predictions), sum(len(each.warnings) for each in predictions))
+    return _json({"predictions": predictions, "model": served.model})
 
 
 @router.get("/model", tags=["model"], response_model=ModelAnswer, responses={503: FAILURES[503]})
@@ -93,7 +99,7 @@ def ready(request: Request) -> HealthAnswer:
 def metrics(request: Request) -> Response:
     """Give the numbers that Prometheus collects."""
     counted: Metrics = request.app.state.metrics
-    return Response(counted.exposition(_slot(request)), media_type=CONTENT_TYPE_LATEST)
+    return Response(counted.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def page(request: Request) -> Response:
@@ -132,7 +138,7 @@ def _require_plain_json(request: Request) -> None:
         raise malformed(f"content-encoding {encoding!r} is not supported: send the body as it is")
 
 
-def _answer(served: Served, body: bytes, counted: Metrics) -> Response:
+def _predictions(served: Served, body: bytes) -> "list[Prediction]":
     try:
         content = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -141,9 +147,7 @@ def _answer(served: Served, body: bytes, counted: Metrics) -> Response:
         rows = rows_by_name(served.request.model_validate(content))
     except ValidationError as error:
         raise invalid(error.errors(include_url=False), served.predictor.contract) from error
-    predictions = served.predictor.predict(rows)
-    counted.count(predictions)
-    return _json({"predictions": predictions, "model": served.model})
+    return served.predictor.predict(rows)
 
 
 def _json(content: Any) -> Response:
