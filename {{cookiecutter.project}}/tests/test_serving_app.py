@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package }}.errors import ServingError
 from {{ cookiecutter.package }}.serving import app as serving
+from {{ cookiecutter.package }}.serving import logs
 from {{ cookiecutter.package }}.settings import Serving
 
 
@@ -78,10 +79,11 @@ def test_openapi_example_is_answered_as_shown(client, openapi):
 def test_openapi_names_the_failures(openapi):
     """Every error that a client has to expect is documented, in one shape."""
     responses = openapi["paths"]["/predict"]["post"]["responses"]
-    assert {"200", "400", "413", "422", "503"} == set(responses)
+    failures = {"400", "401", "408", "413", "422", "429", "503", "504"}
+    assert {"200", *failures} == set(responses)
     shapes = {
         code: responses[code]["content"]["application/json"]["schema"]["$ref"]
-        for code in ("400", "413", "422", "503")
+        for code in failures
     }
     assert {"#/components/schemas/ErrorAnswer"} == set(shapes.values())
 
@@ -114,8 +116,11 @@ def visit(port, page):
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_serve_until_interrupted(road, capfd):
+def test_serve_until_interrupted(road, capfd, monkeypatch):
     """The service says where it is, answers there, and ends in peace on Ctrl-C."""
+    # The log of the tests stays pytest's.
+    unchanged = {"version": 1, "incremental": True}
+    monkeypatch.setattr(logs, "configuration", lambda _: unchanged)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     section = road.settings.serving.model_copy(update={"port": port})

@@ -113,7 +113,17 @@ class Serving(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     bundle: Path = Path("bundle")
+    workers: int = Field(default=1, ge=1)
+    shutdown_seconds: int = Field(default=30, ge=1)
     max_body_bytes: int = Field(default=1_000_000, ge=1)
+    max_rows: int = Field(default=10_000, ge=1)
+    max_concurrent: int = Field(default=1000, ge=1)
+    timeout_seconds: float = Field(default=30, gt=0)
+    keys: Path | None = None
+    cors: tuple[str, ...] = ()
+    log_format: Literal["auto", "json", "text"] = "auto"
+    log_requests: bool = False
+    otlp: str | None = None
 
 
 class Settings(BaseSettings):

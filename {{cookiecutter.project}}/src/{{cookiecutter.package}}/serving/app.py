@@ -1,11 +1,15 @@
-"""The app, and the process around it."""
+"""The app, and the processes around it."""
 
-import contextlib
 import errno
+import logging
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial, reduce
+from ipaddress import ip_address
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvicorn
@@ -13,17 +17,27 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
+from uvicorn.supervisors import Multiprocess
 
 from ..errors import ServingError
 from ..settings import DELIMITER, PREFIX, Serving, Settings
-from . import errors, routes, schemas
-from .metrics import Metrics, measure
+from . import errors, logs, routes, schemas
+from .headers import completed
+from .keys import Keys, guarded
+from .limits import Places, limited
+from .logs import recorded
+from .metrics import Metrics, measured
 from .slot import Served, Slot
-from .trace import identify
+from .trace import identified
 
 ROUTERS = (routes.router,)
+REQUEST_HEADERS = ("authorization", "content-type", "traceparent", "x-api-key", "x-request-id")
+ANSWER_HEADERS = ("retry-after", "x-model-version", "x-request-id")
 REFERENCE = "#/components/schemas/{model}"
+
+logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, folder: Path | None = None) -> FastAPI:
@@ -46,28 +60,58 @@ def create_app(settings: Settings, folder: Path | None = None) -> FastAPI:
         favicon_url="icon.svg",
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=_lifespan,
     )
     app.state.settings = settings
+    app.state.exits = ExitStack()
     app.state.slot = Slot(settings.serving.bundle)
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router)
     app.state.metrics = metrics = Metrics(_paths(app), folder)
     metrics.models = partial(_models, app.state.slot)
+    app.state.places = Places(settings.serving.max_concurrent, metrics)
+    app.state.keys = Keys(settings.serving.keys) if settings.serving.keys else None
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
-    # Around all of the framework: what it answers by itself, such as a fault, passes here too.
-    inner = app.build_middleware_stack
-    app.build_middleware_stack = lambda: reduce(  # type: ignore[method-assign]
-        lambda wrapped, layer: layer(wrapped), layers(app), inner()
-    )
     app.state.slot.fill()
+    # Around all of the framework: what it answers by itself, such as a fault, passes here too.
+    stack = reduce(lambda wrapped, layer: layer(wrapped), layers(app), app.build_middleware_stack())
+    app.middleware_stack = stack
     return app
 
 
 def layers(app: FastAPI) -> list[Callable[[ASGIApp], ASGIApp]]:
     """Return what every request passes on its way to the routes, the innermost first."""
-    state = app.state
-    return [partial(measure, metrics=state.metrics), identify]
+    state, serving = app.state, app.state.settings.serving
+    wrapping: list[Callable[[ASGIApp], ASGIApp]] = [
+        partial(limited, places=state.places, seconds=serving.timeout_seconds)
+    ]
+    if state.keys:
+        wrapping.append(partial(guarded, keys=state.keys))
+    if serving.cors:
+        wrapping.append(
+            partial(
+                CORSMiddleware,
+                allow_origins=serving.cors,
+                allow_methods=("GET", "POST"),
+                allow_headers=REQUEST_HEADERS,
+                expose_headers=ANSWER_HEADERS,
+            )
+        )
+    wrapping += [
+        partial(measured, metrics=state.metrics),
+        partial(recorded, every=serving.log_requests),
+        partial(completed, version=partial(_version, state.slot)),
+        identified,
+    ]
+    if serving.otlp:
+        from . import telemetry
+
+        name, version = app.title, _version(state.slot) or "no model"
+        provider = telemetry.provider(serving.otlp, name, version)
+        state.exits.callback(provider.shutdown)
+        wrapping.append(partial(telemetry.traced, provider=provider))
+    return wrapping
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
@@ -101,8 +145,15 @@ def _describe_prediction(description: dict[str, Any], served: Served) -> None:
     operation["responses"]["200"]["content"] = {"application/json": answer}
 
 
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Close, once the last request is answered, what the app holds open."""
+    with app.state.exits:
+        yield
+
+
 def serve(settings: Settings) -> None:
-    """Serve until interrupted.
+    """Serve until interrupted; then answer what is under way.
 
     Parameters
     ----------
@@ -111,19 +162,40 @@ def serve(settings: Settings) -> None:
     Raises
     ------
     ServingError
-        Where the address cannot be had.
+        Where the address cannot be had, or the API keys cannot be read.
     """
-    with listen(settings.serving) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(settings), access_log=False, log_level="warning", server_header=False
-            )
+    serving = settings.serving
+    with listen(serving) as listener, suppress(KeyboardInterrupt), ExitStack() as exits:
+        # The server raises what stopped it again, when it has stopped; that is no failure.
+        exits.callback(
+            signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler)
+        )
+        folder = Path(exits.enter_context(TemporaryDirectory())) if serving.workers > 1 else None
+        config = uvicorn.Config(
+            partial(create_app, settings, folder),
+            factory=True,
+            workers=serving.workers,
+            log_config=logs.configuration(serving),
+            log_level=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=serving.shutdown_seconds,
         )
         host, port, *_ = listener.getsockname()
+        if serving.keys:
+            Keys(serving.keys)
+        elif not ip_address(host).is_loopback:
+            logger.warning("anybody who reaches %s may ask: serving.keys is null", host)
+        if serving.workers == 1:
+            config.load()
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         print(f"{settings.project.name}: page {address}/  API {address}/docs", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run([listener])
+        if serving.workers == 1:
+            uvicorn.Server(config).run([listener])
+        else:
+            # That a worker died is told by its parent only, as news among others.
+            logging.getLogger("uvicorn.error").setLevel(logging.INFO)
+            Multiprocess(config, [listener]).run()
 
 
 def listen(serving: Serving) -> socket.socket:
@@ -131,7 +203,7 @@ def listen(serving: Serving) -> socket.socket:
     host, port = serving.host, serving.port
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
+        listener = socket.create_server(address[:2], family=family)
     except socket.gaierror as error:
         raise ServingError(f"host {host!r} is unknown; {_way_out('host')}") from error
     except OSError as error:
@@ -145,11 +217,19 @@ def listen(serving: Serving) -> socket.socket:
             case _:
                 raise
         raise ServingError(f"{problem}; {_way_out(key)}") from error
+    # Connections inherit it. asyncio sets it on none of a socket made elsewhere: the body of an
+    # answer, sent after its head, then waits 40 ms for the client to acknowledge the head.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _paths(app: FastAPI) -> list[str]:
     routes = [*app.routes, *(route for router in ROUTERS for route in router.routes)]
     return [path for route in routes if (path := getattr(route, "path", None))]
+
+
+def _version(slot: Slot) -> str | None:
+    return slot.served.model.version if slot.served else None
 
 
 def _models(slot: Slot) -> list[tuple[str, str, str]]:

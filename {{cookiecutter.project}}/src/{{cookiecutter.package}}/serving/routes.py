@@ -12,7 +12,8 @@ from pydantic_core import from_json, to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from .errors import ErrorAnswer, invalid, malformed, too_large
+from .errors import ErrorAnswer, invalid, malformed, too_large, too_many_rows
+from .headers import PAGE_HEADERS
 from .metrics import Metrics
 from .schemas import HealthAnswer, ModelAnswer, rows_by_name
 from .slot import Served, Slot
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
     from ..inference import Prediction
 
 PAGE = Path(__file__).with_name("page")
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 FILES = {
     "/": "index.html",
     "/page.css": "page.css",
@@ -38,9 +31,13 @@ FILES = {
 }
 FAILURES: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "malformed: the body is no JSON"},
-    413: {"model": ErrorAnswer, "description": "too_large: the body is over the limit"},
+    401: {"model": ErrorAnswer, "description": "unauthorized: an API key is asked for"},
+    408: {"model": ErrorAnswer, "description": "request_timeout: the body did not arrive"},
+    413: {"model": ErrorAnswer, "description": "too_large, too_many_rows: over the limit"},
     422: {"model": ErrorAnswer, "description": "invalid: a value is not what the contract says"},
+    429: {"model": ErrorAnswer, "description": "busy: too many requests are being answered"},
     503: {"model": ErrorAnswer, "description": "no_model: there is nothing to predict with"},
+    504: {"model": ErrorAnswer, "description": "timeout: the answer takes too long"},
 }
 
 router = APIRouter()
@@ -61,8 +58,9 @@ ServedDep = Annotated[Served, Depends(_served)]
 @router.post("/predict", tags=["model"], responses=FAILURES)
 async def predict(request: Request, served: ServedDep) -> Response:
     """Predict rows; a value that the model has not seen the like of is answered with a warning."""
-    body = await _body(request, request.app.state.settings.serving.max_body_bytes)
-    predictions = await run_in_threadpool(_predictions, served, body)
+    serving = request.app.state.settings.serving
+    body = await _body(request, serving.max_body_bytes)
+    predictions = await run_in_threadpool(_predictions, served, body, serving.max_rows)
     counted: Metrics = request.app.state.metrics
     counted.rows(len(predictions), sum(len(each.warnings) for each in predictions))
     return _json({"predictions": predictions, "model": served.model})
@@ -138,11 +136,14 @@ def _require_plain_json(request: Request) -> None:
         raise malformed(f"content-encoding {encoding!r} is not supported: send the body as it is")
 
 
-def _predictions(served: Served, body: bytes) -> "list[Prediction]":
+def _predictions(served: Served, body: bytes, most: int) -> "list[Prediction]":
     try:
         content = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise malformed(f"the body is no JSON: {error}") from error
+    rows = content.get("rows") if isinstance(content, dict) else None
+    if isinstance(rows, list) and len(rows) > most:
+        raise too_many_rows(len(rows), most)
     try:
         rows = rows_by_name(served.request.model_validate(content))
     except ValidationError as error:
