@@ -35,6 +35,10 @@ from .trace import identified
 ROUTERS = (routes.router,)
 REQUEST_HEADERS = ("authorization", "content-type", "traceparent", "x-api-key", "x-request-id")
 ANSWER_HEADERS = ("retry-after", "x-model-version", "x-request-id")
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 REFERENCE = "#/components/schemas/{model}"
 
 logger = logging.getLogger(__name__)
@@ -123,6 +127,9 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     )
     if served:
         _describe_prediction(description, served)
+    if app.state.keys:
+        description["components"]["securitySchemes"] = SCHEMES
+        description["security"] = [{name: []} for name in SCHEMES]
     return description
 
 
