@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPBearer
 
-from .errors import ErrorAnswer, unauthorized
+from .errors import ErrorAnswer, no_token
 from .schemas import SwapAnswer
 from .slot import Slot
 
@@ -26,7 +26,7 @@ async def _authorized(request: Request) -> None:
     # Bytes, as text that is not ASCII cannot be compared in constant time.
     same = compare_digest(given.encode("latin-1"), token.encode())
     if scheme.lower() != "bearer" or not same:
-        raise unauthorized()
+        raise no_token()
 
 
 router = APIRouter(

@@ -10,12 +10,12 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from anyio import CapacityLimiter, to_thread
 
 from ..encoding import Matrix, unfamiliar
 from ..events import Event
@@ -109,7 +109,7 @@ class Batcher:
         self.log = log
         self.shadow = shadow
         self.metrics = metrics
-        self.threads = ThreadPoolExecutor(THREADS, "predict")
+        self._threads = CapacityLimiter(THREADS)
         self._waiting: dict[Served, tuple[list[Call], Done]] = {}
         self._disk = asyncio.Lock()
         self._sync: asyncio.Task[None] | None = None
@@ -144,9 +144,8 @@ class Batcher:
             if error := await asyncio.shield(self.submit(call)):
                 raise error
             return
-        loop = asyncio.get_running_loop()
         self.metrics.phase(DECODE, call.decoded - call.started)
-        await loop.run_in_executor(self.threads, self._predict, call.served, [call])
+        await to_thread.run_sync(self._predict, call.served, [call], limiter=self._threads)
         await asyncio.shield(self._record([call]))
 
     async def _tick(self, served: Served) -> None:

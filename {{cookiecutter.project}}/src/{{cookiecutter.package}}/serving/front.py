@@ -10,12 +10,17 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from . import logs
 from .batching import Batcher, Call
-from .trace import new_base, request_id
+from .trace import identify, new_base, request_id
 
 if TYPE_CHECKING:
+    from ..settings import Serving
+    from .keys import Keys
+    from .limits import Places
     from .metrics import Metrics
     from .rollout import Rollout
 
@@ -33,22 +38,22 @@ class Front:
     ----------
     app : ASGIApp
         The ordinary routes.
-    rollout : Rollout
-    batcher : Batcher
-    metrics : Metrics
-    most_bytes : int
-        Of a body.
+    state : State
+        Of the service: its ``rollout``, ``batcher``, ``metrics``, ``places`` and ``keys``.
+    serving : Serving
     """
 
-    def __init__(
-        self, app: ASGIApp, rollout: Rollout, batcher: Batcher, metrics: Metrics, most_bytes: int
-    ) -> None:
+    def __init__(self, app: ASGIApp, state: State, serving: Serving) -> None:
         self.app = app
-        self.rollout = rollout
-        self.batcher = batcher
-        self.metrics = metrics
-        self.most_bytes = min(most_bytes, MOST_BYTES)
-        self.door = metrics.door("POST", PATH)
+        self.rollout: Rollout = state.rollout
+        self.batcher: Batcher = state.batcher
+        self.metrics: Metrics = state.metrics
+        self.places: Places = state.places
+        self.keys: Keys | None = state.keys
+        self.door = state.metrics.door("POST", PATH)
+        self.most_bytes = min(serving.max_body_bytes, MOST_BYTES)
+        self.most_rows = serving.max_rows
+        self.logged = serving.log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
@@ -57,7 +62,7 @@ class Front:
         start = perf_counter()
         message = await receive()
         call = self._call(scope, message, start)
-        if call is None or await self.batcher.submit(call):
+        if call is None or not await self._answered(call):
             await self.app(scope, _again(message, receive), send)
             return
         length = str(len(call.answer)).encode()
@@ -66,9 +71,20 @@ class Front:
             (b"content-length", length),
             (b"x-request-id", call.request_id.encode()),
         ]
-        self.metrics.request(self.door, 200, perf_counter() - start)
+        seconds = perf_counter() - start
+        self.metrics.request(self.door, 200, seconds)
+        if self.logged:
+            identify(scope, call.base)
+            logs.request("POST", PATH, 200, seconds)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": call.answer})
+
+    async def _answered(self, call: Call) -> bool:
+        if not self.places.enter():
+            return False
+        error = await self.batcher.submit(call)
+        self.places.leave()
+        return error is None
 
     def _call(self, scope: Scope, message: Message, start: float) -> Call | None:
         body = message.get("body")
@@ -77,12 +93,14 @@ class Front:
         headers = dict(scope["headers"])
         if headers.get(b"content-type") not in JSON or not UNUSUAL.isdisjoint(headers):
             return None
+        if self.keys and not self.keys.allowed(headers):
+            return None
         base = new_base()
         name = request_id(headers, base)
         if (served := self.rollout.choose(name)) is None:
             return None
         rows = served.decode.quick(body)
-        if rows is None or len(rows) > served.rows_at_once:
+        if rows is None or len(rows) > min(served.rows_at_once, self.most_rows):
             return None
         return Call(served, body, rows, base, name, start)
 

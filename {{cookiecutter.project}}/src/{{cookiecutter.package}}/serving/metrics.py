@@ -258,7 +258,7 @@ class Metrics:
         return totals
 
 
-def measure(app: ASGIApp, metrics: Metrics) -> ASGIApp:
+def measured(app: ASGIApp, metrics: Metrics) -> ASGIApp:
     """Wrap an app so that every request is counted and timed.
 
     Parameters
@@ -271,7 +271,7 @@ def measure(app: ASGIApp, metrics: Metrics) -> ASGIApp:
     ASGIApp
     """
 
-    async def measured(scope: Scope, receive: Receive, send: Send) -> None:
+    async def measure(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
@@ -300,7 +300,7 @@ def measure(app: ASGIApp, metrics: Metrics) -> ASGIApp:
             if not told:
                 tell()
 
-    return measured
+    return measure
 
 
 def _mapping(folder: Path | None, prefix: str, size: int) -> mmap.mmap:

@@ -8,6 +8,7 @@ and says what is wrong with the others.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from pydantic_core import from_json
 
 from ..contract import Column, Contract
 from ..encoding import UNSEEN, encode_rows, encode_value
-from .errors import invalid, malformed
+from .errors import invalid, malformed, too_many_rows
 from .schemas import rows_by_name
 
 Rows = Sequence[Sequence[float | None]]
@@ -52,10 +53,30 @@ class Decoder:
         ]
         self.read: Callable[[bytes], Any] = msgspec.json.Decoder(_request(contract)).decode
 
-    def __call__(self, body: bytes) -> Rows:
-        """Decode a body; raise RequestError where it is no JSON or not what the contract says."""
+    def __call__(self, body: bytes, most: int = sys.maxsize) -> Rows:
+        """Decode a body.
+
+        Parameters
+        ----------
+        body : bytes
+        most : int
+            Rows.
+
+        Returns
+        -------
+        sequence of sequence of float or None, shape (n_rows, n_features)
+
+        Raises
+        ------
+        RequestError
+            Where it is no JSON, not what the contract says, or has too many rows.
+        """
         rows = self.quick(body)
-        return self.thorough(body) if rows is None else rows
+        if rows is None:
+            return self.thorough(body, most)
+        if len(rows) > most:
+            raise too_many_rows(len(rows), most)
+        return rows
 
     def quick(self, body: bytes) -> Rows | None:
         """Decode a body of the usual forms; None for any other."""
@@ -71,12 +92,15 @@ class Decoder:
             return None
         return rows or None
 
-    def thorough(self, body: bytes) -> Rows:
+    def thorough(self, body: bytes, most: int = sys.maxsize) -> Rows:
         """Decode a body in any form that is taken, or say what is wrong with it."""
         try:
             content = from_json(body, allow_inf_nan=False)
         except ValueError as error:
             raise malformed(f"the body is no JSON: {error}") from error
+        given = content.get("rows") if isinstance(content, dict) else None
+        if isinstance(given, list) and len(given) > most:
+            raise too_many_rows(len(given), most)
         try:
             rows = rows_by_name(self.request.model_validate(content))
         except ValidationError as error:

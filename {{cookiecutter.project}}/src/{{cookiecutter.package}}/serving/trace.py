@@ -74,7 +74,16 @@ def request_id(headers: Mapping[bytes, bytes], base: str) -> str:
     return base
 
 
-def identify(app: ASGIApp) -> ASGIApp:
+def identify(scope: Scope, base: str) -> str:
+    """Let every log line from here on know its request; return the request's id."""
+    headers = dict(scope["headers"])
+    name: str = request_id(headers, base)
+    scope["request_id"] = name
+    current.set((name, trace_id(headers)))
+    return name
+
+
+def identified(app: ASGIApp) -> ASGIApp:
     """Wrap an app so that every answer carries its request's id, and every log line knows it.
 
     Parameters
@@ -87,13 +96,11 @@ def identify(app: ASGIApp) -> ASGIApp:
         Leaves the id in the scope as ``request_id``, and in `current` together with the trace.
     """
 
-    async def identified(scope: Scope, receive: Receive, send: Send) -> None:
+    async def identifying(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        name = scope["request_id"] = request_id(headers, new_base())
-        current.set((name, trace_id(headers)))
+        name = identify(scope, new_base())
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -102,4 +109,4 @@ def identify(app: ASGIApp) -> ASGIApp:
 
         await app(scope, receive, named)
 
-    return identified
+    return identifying
