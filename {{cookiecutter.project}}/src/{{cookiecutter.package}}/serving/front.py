@@ -7,8 +7,10 @@ are left to the ordinary routes, which can do everything that is done here.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine, Generator
 from time import perf_counter
-from typing import TYPE_CHECKING
+from types import coroutine
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -60,7 +62,16 @@ class Front:
             await self.app(scope, receive, send)
             return
         start = perf_counter()
-        message = await receive()
+        receiving: Coroutine[Any, Any, Message] = receive()  # type: ignore[assignment]
+        try:
+            waits_for = receiving.send(None)
+        except StopIteration as received:
+            message = received.value
+        else:
+            # The ordinary routes lose patience with a body that does not come. A timer for all
+            # bodies, which mostly are there, would cost as much as decoding them.
+            await self.app(scope, _later(receiving, waits_for, receive), send)
+            return
         call = self._call(scope, message, start)
         if call is None or not await self._answered(call):
             await self.app(scope, _again(message, receive), send)
@@ -111,5 +122,28 @@ def _again(message: Message, receive: Receive) -> Receive:
 
     async def received() -> Message:
         return messages.pop() if messages else await receive()
+
+    return received
+
+
+def _later(receiving: Coroutine[Any, Any, Message], waits_for: Any, receive: Receive) -> Receive:
+    """Go on receiving where the first message is waited for already."""
+    begun = [receiving]
+
+    @coroutine
+    def rest(receiving: Coroutine[Any, Any, Message]) -> Generator[Any, Any, Message]:
+        waits = waits_for
+        try:
+            while True:
+                yield waits
+                waits = receiving.send(None)
+        except StopIteration as received:
+            message: Message = received.value
+            return message
+        finally:
+            receiving.close()
+
+    async def received() -> Message:
+        return await (rest(begun.pop()) if begun else receive())
 
     return received
