@@ -1,17 +1,29 @@
+import http.client
+import json
+import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 
 from {{ cookiecutter.package }}.errors import ServingError
 from {{ cookiecutter.package }}.serving import app as serving
+from {{ cookiecutter.package }}.serving import logs
 from {{ cookiecutter.package }}.settings import Serving
+
+PACKAGE = "{{ cookiecutter.package }}"
 
 
 @pytest.fixture(scope="module", name="client")
@@ -80,10 +92,10 @@ def test_openapi_example_is_answered_as_shown(client, openapi):
 def test_openapi_names_the_failures(openapi):
     """Every error that a client has to expect is documented, in one shape."""
     responses = openapi["paths"]["/predict"]["post"]["responses"]
-    assert {"200", "400", "413", "422", "503"} == set(responses)
+    failures = {"400", "401", "408", "413", "422", "429", "503", "504"}
+    assert {"200", *failures} == set(responses)
     shapes = {
-        code: responses[code]["content"]["application/json"]["schema"]["$ref"]
-        for code in ("400", "413", "422", "503")
+        code: responses[code]["content"]["application/json"]["schema"]["$ref"] for code in failures
     }
     assert {"#/components/schemas/ErrorAnswer"} == set(shapes.values())
 
@@ -116,8 +128,11 @@ def visit(port, page):
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_serve_until_interrupted(road, capfd):
+def test_serve_until_interrupted(road, capfd, monkeypatch):
     """The service says where it is, answers there, and ends in peace on Ctrl-C."""
+    # The log of the tests stays pytest's.
+    unchanged = {"version": 1, "incremental": True}
+    monkeypatch.setattr(logs, "configuration", lambda _: unchanged)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     section = road.settings.serving.model_copy(update={"port": port})
@@ -166,3 +181,144 @@ def test_low_port_needs_rights(monkeypatch):
     monkeypatch.setattr(socket, "create_server", refuse)
     with pytest.raises(ServingError, match=r"port 80 on 127\.0\.0\.1 needs more rights"):
         serving.listen(Serving(port=80))
+
+
+@pytest.mark.parametrize("key", [True, False], ids=["keys", "no keys"])
+def test_open_door_is_told(road, tmp_path, monkeypatch, caplog, key):
+    """Bound to more than this machine, a service without keys says so once, with the setting."""
+    monkeypatch.setattr(logs, "configuration", lambda _: {"version": 1, "incremental": True})
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_: None)
+    file = tmp_path / "keys.txt"
+    file.touch()
+    changed = {"host": "0.0.0.0", "port": 0, "keys": file if key else None}  # noqa: S104
+    section = road.settings.serving.model_copy(update=changed)
+    serving.serve(road.settings.model_copy(update={"serving": section}))
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    warning = "anybody who reaches 0.0.0.0 may ask: serving.keys is null"
+    assert ([] if key else [warning]) == told
+
+
+def test_connections_do_not_wait_for_acknowledgements():
+    """What asyncio sets on no connection of a socket from elsewhere comes from the listener."""
+    with (
+        serving.listen(Serving(port=0)) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert 1 == accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.fixture(name="running")
+def running_fixture(road, tmp_path):
+    """The function that runs the service as users do; yields process and port."""
+
+    @contextmanager
+    def run(**changed):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        section = road.settings.serving.model_copy(update={"port": port, **changed})
+        settings = road.settings.model_copy(update={"serving": section})
+        params = tmp_path / "params.yaml"
+        params.write_text(settings.model_dump_json(), encoding="utf-8")
+        command = [sys.executable, "-m", PACKAGE, "serve", "--params", str(params)]
+        (tmp_path / "tmp").mkdir()
+        path = str(Path(serving.__file__).parents[2])
+        environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path / "tmp")}
+        with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as process:
+            try:
+                page = []
+                wait_for(lambda: page or answered(port, "/health/ready", page))
+                yield process, port
+            finally:
+                process.kill()
+
+    return run
+
+
+def wait_for(condition):
+    for _ in range(400):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError
+
+
+def answered(port, path, page):
+    address = f"http://127.0.0.1:{port}{path}"
+    with (
+        suppress(OSError, http.client.HTTPException),
+        urllib.request.urlopen(address, timeout=5) as answer,
+    ):
+        page.append(answer.read())
+    return page
+
+
+def predicted(port, body):
+    """How many predictions the service counts, after one more on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("POST", "/predict", body, {"content-type": "application/json"})
+    assert 200 == connection.getresponse().status
+    connection.close()
+    page = []
+    families = text_string_to_metric_families(answered(port, "/metrics", page)[0].decode())
+    numbers = {sample.name: sample.value for each in families for sample in each.samples}
+    return numbers["prediction_rows_total"]
+
+
+def test_requests_under_way_are_answered_before_the_end(running, road):
+    """What was begun before SIGTERM is answered; then the process ends as if nothing was wrong."""
+    body = json.dumps({"rows": [road.predictor.examples[0]["row"]]}).encode()
+    head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+    head += "content-type: application/json\r\n\r\n"
+    with running() as (process, port):
+        clients = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(8)]
+        for client in clients:
+            client.sendall(head.encode() + body[:20])
+        # One answer more, so that all heads were read.
+        answered(port, "/health/live", [])
+        process.terminate()
+        wait_for(lambda: refused(port))
+        for client in clients:
+            client.sendall(body[20:])
+        answers = [received(client) for client in clients]
+        assert 0 == process.wait(10)
+        assert b"" == process.stderr.read()
+    for client in clients:
+        client.close()
+    assert [b"HTTP/1.1 200 OK"] * 8 == [answer[:15] for answer in answers]
+
+
+def received(client):
+    """All that is sent until the connection is closed."""
+    return b"".join(iter(partial(client.recv, 4096), b""))
+
+
+def refused(port):
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return False
+    return True
+
+
+def workers(process):
+    """The processes that answer, by their ids."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8")
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline") for pid in children.split()}
+    return {pid for pid, file in commands.items() if b"spawn_main" in file.read_bytes()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+def test_workers(running, road, tmp_path):
+    """Two workers count as one, also after one was killed and replaced; all end in peace."""
+    body = json.dumps({"rows": [road.predictor.examples[0]["row"]]})
+    with running(workers=2) as (process, port):
+        wait_for(lambda: len(workers(process)) == 2)
+        assert list(range(1, 11)) == [predicted(port, body) for _ in range(10)]
+        before = workers(process)
+        os.kill(min(before), signal.SIGKILL)
+        wait_for(lambda: len(workers(process) - before) == 1)
+        assert list(range(11, 21)) == [predicted(port, body) for _ in range(10)]
+        process.terminate()
+        assert 0 == process.wait(20)
+        messages = [json.loads(line)["message"] for line in process.stderr]
+    assert f"Child process [{min(before)}] died" in messages
+    assert [] == [path for path in (tmp_path / "tmp").iterdir() if path.is_dir()]

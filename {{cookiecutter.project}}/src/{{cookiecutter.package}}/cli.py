@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .errors import ProjectError
+from .errors import ProjectError, SettingsError
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -238,6 +238,45 @@ def migrate_events(params: Params = PARAMS) -> None:
 
     with opened(settings.events.store):
         typer.echo(f"the tables of the store are of revision {REVISION}")
+
+
+keys = typer.Typer(no_args_is_help=True, help="The API keys of the service (serving.keys).")
+app.add_typer(keys, name="keys")
+
+
+def _key_file(params: Path) -> Path:
+    settings = _settings(params)
+    if (path := settings.serving.keys) is None:
+        raise SettingsError("serving.keys is null: name a file there, such as keys.txt")
+    return path
+
+
+@keys.command("add")
+def add_key(name: str, params: Params = PARAMS) -> None:
+    """Make a key; it is shown this once, and counts within a second."""
+    path = _key_file(params)
+    from .serving.keys import add
+
+    typer.echo(add(path, name))
+
+
+@keys.command("list")
+def list_keys(params: Params = PARAMS) -> None:
+    """Show the names of the keys."""
+    path = _key_file(params)
+    from .serving.keys import read
+
+    for name in read(path):
+        typer.echo(name)
+
+
+@keys.command("revoke")
+def revoke_key(name: str, params: Params = PARAMS) -> None:
+    """Forget a key, within a second."""
+    path = _key_file(params)
+    from .serving.keys import revoke
+
+    revoke(path, name)
 
 
 def main() -> None:

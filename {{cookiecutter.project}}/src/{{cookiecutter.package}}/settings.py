@@ -120,7 +120,17 @@ class Serving(Section):
     canary: float = Field(default=0, ge=0, le=1)
     state: Path = Path(".cache/serving")
     admin_token: SecretStr | None = None
+    workers: int = Field(default=1, ge=1)
+    shutdown_seconds: int = Field(default=30, ge=1)
     max_body_bytes: int = Field(default=1_000_000, ge=1)
+    max_rows: int = Field(default=10_000, ge=1)
+    max_concurrent: int = Field(default=1000, ge=1)
+    timeout_seconds: float = Field(default=30, gt=0)
+    keys: Path | None = None
+    cors: tuple[str, ...] = ()
+    log_format: Literal["auto", "json", "text"] = "auto"
+    log_requests: bool = False
+    otlp: str | None = None
 
 
 class Events(Section):

@@ -1,13 +1,17 @@
-"""The app, and the process around it."""
+"""The app, and the processes around it."""
 
 import asyncio
 import contextlib
 import errno
 import gc
+import logging
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from functools import partial, reduce
+from ipaddress import ip_address
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvicorn
@@ -15,25 +19,39 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
+from uvicorn.supervisors import Multiprocess
 
 from .. import ingestion
 from ..errors import ServingError
 from ..events import EventLog, Role
 from ..settings import DELIMITER, PREFIX, Serving, Settings
-from . import admin, errors, feedback, routes, schemas, source
+from . import admin, errors, feedback, logs, routes, schemas, source
 from .batching import Batcher
 from .front import Front
+from .headers import completed
 from .holds import Holds
-from .metrics import Metrics, measure
+from .keys import Keys, guarded
+from .limits import Places, limited
+from .logs import recorded
+from .metrics import Metrics, measured
 from .rollout import Rollout
 from .served import Served
 from .shadow import Shadow
 from .slot import Slot, watching
-from .trace import identify
+from .trace import identified
 
 ROUTERS = (routes.router, feedback.router)
+REQUEST_HEADERS = ("authorization", "content-type", "traceparent", "x-api-key", "x-request-id")
+ANSWER_HEADERS = ("retry-after", "x-model-version", "x-request-id")
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 REFERENCE = "#/components/schemas/{model}"
+
+logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, folder: Path | None = None, hot: bool = True) -> FastAPI:
@@ -62,6 +80,7 @@ def create_app(settings: Settings, folder: Path | None = None, hot: bool = True)
     )
     serving = settings.serving
     app.state.settings = settings
+    app.state.exits = contextlib.ExitStack()
     app.state.slot = slot = Slot(
         source.of(settings), Holds(serving.state / "held"), serving.allow_breaking
     )
@@ -73,43 +92,75 @@ def create_app(settings: Settings, folder: Path | None = None, hot: bool = True)
         app.include_router(admin.router)
     app.state.metrics = metrics = Metrics(_paths(app), folder)
     metrics.models = lambda: [(*each.stamp.values(), each.role) for each in rollout.served()]
+    app.state.places = Places(serving.max_concurrent, metrics)
+    app.state.keys = Keys(serving.keys) if serving.keys else None
     app.state.log, shadow = None, None
     if settings.events.mode != "off":
         app.state.log = EventLog(settings.events.folder, durable=settings.events.mode == "disk")
         shadow = Shadow(rollout, app.state.log, metrics)
     app.state.batcher = Batcher(app.state.log, metrics, shadow)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
+    for each in rollout.slots:
+        each.fill()
     # Around all of the framework: what it answers by itself, such as a fault, passes here too.
     inner = app.build_middleware_stack
     app.build_middleware_stack = lambda: reduce(  # type: ignore[method-assign]
         lambda wrapped, layer: layer(wrapped), layers(app, hot), inner()
     )
-    for each in rollout.slots:
-        each.fill()
     return app
 
 
 def layers(app: FastAPI, hot: bool) -> list[Callable[[ASGIApp], ASGIApp]]:
     """Return what every request passes on its way to the routes, the innermost first."""
-    state = app.state
-    ordinary: list[Callable[[ASGIApp], ASGIApp]]
-    ordinary = [partial(measure, metrics=state.metrics), identify]
-    if not hot:
-        return ordinary
-    front = partial(
-        Front,
-        rollout=state.rollout,
-        batcher=state.batcher,
-        metrics=state.metrics,
-        most_bytes=state.settings.serving.max_body_bytes,
-    )
-    return [*ordinary, front]
+    state, serving = app.state, app.state.settings.serving
+    wrapping: list[Callable[[ASGIApp], ASGIApp]] = [
+        partial(limited, places=state.places, seconds=serving.timeout_seconds)
+    ]
+    if state.keys:
+        wrapping.append(partial(guarded, keys=state.keys))
+    if serving.cors:
+        wrapping.append(
+            partial(
+                CORSMiddleware,
+                allow_origins=serving.cors,
+                allow_methods=("GET", "POST"),
+                allow_headers=REQUEST_HEADERS,
+                expose_headers=ANSWER_HEADERS,
+            )
+        )
+    wrapping += [
+        partial(measured, metrics=state.metrics),
+        partial(recorded, every=serving.log_requests),
+        partial(completed, version=partial(_version, state.slot)),
+        identified,
+    ]
+    if hot:
+        wrapping.append(
+            partial(
+                Front,
+                rollout=state.rollout,
+                batcher=state.batcher,
+                metrics=state.metrics,
+                places=state.places,
+                keys=state.keys,
+                serving=serving,
+            )
+        )
+    if serving.otlp:
+        from . import telemetry
+
+        name, version = app.title, _version(state.slot) or "no model"
+        provider = telemetry.provider(serving.otlp, name, version)
+        state.exits.callback(provider.shutdown)
+        wrapping.append(partial(telemetry.traced, provider=provider))
+    return wrapping
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(state.exits)
         for slot in state.rollout.slots:
             stack.enter_context(watching(slot, state.settings.serving.watch_seconds))
         if state.log:
@@ -127,6 +178,9 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     )
     if served:
         _describe_prediction(description, served)
+    if app.state.keys:
+        description["components"]["securitySchemes"] = SCHEMES
+        description["security"] = [{name: []} for name in SCHEMES]
     return description
 
 
@@ -150,7 +204,7 @@ def _describe_prediction(description: dict[str, Any], served: Served) -> None:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until interrupted.
+    """Serve until interrupted; then answer what is under way.
 
     Parameters
     ----------
@@ -159,21 +213,52 @@ def serve(settings: Settings) -> None:
     Raises
     ------
     ServingError
-        Where the address cannot be had.
+        Where the address cannot be had, or the API keys cannot be read.
     """
-    with listen(settings.serving) as listener, ingestion.running(settings.events):
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(settings), access_log=False, log_level="warning", server_header=False
-            )
+    serving = settings.serving
+    with (
+        listen(serving) as listener,
+        ingestion.running(settings.events),
+        contextlib.suppress(KeyboardInterrupt),
+        contextlib.ExitStack() as exits,
+    ):
+        # The server raises what stopped it again, when it has stopped; that is no failure.
+        exits.callback(
+            signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler)
         )
-        # What is there now stays: no collection has to look at it again.
-        gc.freeze()
+        folder = Path(exits.enter_context(TemporaryDirectory())) if serving.workers > 1 else None
+        config = uvicorn.Config(
+            partial(_loaded, settings, folder),
+            factory=True,
+            workers=serving.workers,
+            log_config=logs.configuration(serving),
+            log_level=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=serving.shutdown_seconds,
+        )
         host, port, *_ = listener.getsockname()
+        if serving.keys:
+            Keys(serving.keys)
+        elif not ip_address(host).is_loopback:
+            logger.warning("anybody who reaches %s may ask: serving.keys is null", host)
+        if serving.workers == 1:
+            config.load()
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         print(f"{settings.project.name}: page {address}/  API {address}/docs", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run([listener])
+        if serving.workers == 1:
+            uvicorn.Server(config).run([listener])
+        else:
+            # That a worker died is told by its parent only, as news among others.
+            logging.getLogger("uvicorn.error").setLevel(logging.INFO)
+            Multiprocess(config, [listener]).run()
+
+
+def _loaded(settings: Settings, folder: Path | None) -> FastAPI:
+    app = create_app(settings, folder)
+    # What is there now stays: no collection has to look at it again.
+    gc.freeze()
+    return app
 
 
 def listen(serving: Serving) -> socket.socket:
@@ -181,7 +266,7 @@ def listen(serving: Serving) -> socket.socket:
     host, port = serving.host, serving.port
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
+        listener = socket.create_server(address[:2], family=family)
     except socket.gaierror as error:
         raise ServingError(f"host {host!r} is unknown; {_way_out('host')}") from error
     except OSError as error:
@@ -195,11 +280,19 @@ def listen(serving: Serving) -> socket.socket:
             case _:
                 raise
         raise ServingError(f"{problem}; {_way_out(key)}") from error
+    # Connections inherit it. asyncio sets it on none of a socket made elsewhere: the body of an
+    # answer, sent after its head, then waits 40 ms for the client to acknowledge the head.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _paths(app: FastAPI) -> list[str]:
     routes = [*app.routes, *(route for router in ROUTERS for route in router.routes)]
     return [path for route in routes if (path := getattr(route, "path", None))]
+
+
+def _version(slot: Slot) -> str | None:
+    return slot.served.model.version if slot.served else None
 
 
 def _challenger(settings: Settings) -> Slot | None:

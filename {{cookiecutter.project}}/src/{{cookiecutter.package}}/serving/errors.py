@@ -66,6 +66,36 @@ def too_large(limit: int) -> RequestError:
     return RequestError(413, "too_large", message, headers={"Connection": "close"})
 
 
+def too_many_rows(rows: int, limit: int) -> RequestError:
+    """Refuse more rows than the settings allow."""
+    message = f"{rows} rows are more than {limit} (serving.max_rows): send them in parts"
+    return RequestError(413, "too_many_rows", message)
+
+
+def slow(seconds: float) -> RequestError:
+    """Refuse a body that does not arrive."""
+    message = f"the body did not arrive within {seconds:g} s (serving.timeout_seconds)"
+    return RequestError(408, "request_timeout", message, headers={"Connection": "close"})
+
+
+def late(seconds: float) -> RequestError:
+    """Give up an answer."""
+    message = f"no answer within {seconds:g} s (serving.timeout_seconds): send fewer rows"
+    return RequestError(504, "timeout", message)
+
+
+def busy(most: int) -> RequestError:
+    """Refuse a request while too many others are being answered."""
+    message = f"{most} requests are being answered (serving.max_concurrent): try again"
+    return RequestError(429, "busy", message, headers={"Retry-After": "1"})
+
+
+def no_key() -> RequestError:
+    """Refuse a request without a key."""
+    message = "expected an API key, as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'"
+    return RequestError(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
+
+
 def invalid(problems: list[ErrorDetails], contract: Contract) -> RequestError:
     """Refuse a body that is JSON, but not what the contract says."""
     details = [detail(problem, contract) for problem in problems[:MOST_DETAILS]]
@@ -119,6 +149,11 @@ def detail(problem: ErrorDetails, contract: Contract) -> Detail:
     return Detail(path=".".join(map(str, place)), message=_shortened(message))
 
 
+def response(error: RequestError) -> Response:
+    """Return the answer to a request that is refused before it is routed."""
+    return _answer(error.status, error.problem, error.headers)
+
+
 def install(app: FastAPI) -> None:
     """Give every error of an app the one shape."""
     app.add_exception_handler(RequestError, _answer_request_error)
@@ -127,7 +162,7 @@ def install(app: FastAPI) -> None:
 
 
 def _answer_request_error(_: Request, error: Any) -> Response:
-    return _answer(error.status, error.problem, error.headers)
+    return response(error)
 
 
 def _answer_http_exception(request: Request, error: Any) -> Response:

@@ -258,7 +258,7 @@ class Metrics:
         return totals
 
 
-def measure(app: ASGIApp, metrics: Metrics) -> ASGIApp:
+def measured(app: ASGIApp, metrics: Metrics) -> ASGIApp:
     """Wrap an app so that every request is counted and timed.
 
     Parameters
@@ -271,7 +271,7 @@ def measure(app: ASGIApp, metrics: Metrics) -> ASGIApp:
     ASGIApp
     """
 
-    async def measured(scope: Scope, receive: Receive, send: Send) -> None:
+    async def measure(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
@@ -300,7 +300,7 @@ def measure(app: ASGIApp, metrics: Metrics) -> ASGIApp:
             if not told:
                 tell()
 
-    return measured
+    return measure
 
 
 def _mapping(folder: Path | None, prefix: str, size: int) -> mmap.mmap:
@@ -370,8 +370,7 @@ def _processes(root: int) -> Iterator[Metric]:
     yield _counter("process_cpu_seconds", "CPU time of all processes.", seconds)
     yield _gauge("process_resident_memory_bytes", "Memory of all processes.", memory)
     yield _gauge("process_open_fds", "Open files of all processes.", files)
-    lines = Path("/proc/stat").read_text(encoding="utf-8").splitlines()
-    booted = next(int(line.partition(" ")[2]) for line in lines if line.startswith("btime "))
+    booted = int(Path("/proc/stat").read_text(encoding="utf-8").partition("\nbtime ")[2].split()[0])
     yield _gauge("process_start_time_seconds", "When the service started.", booted + born)
 
 

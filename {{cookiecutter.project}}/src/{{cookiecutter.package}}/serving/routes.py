@@ -14,8 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from .batching import Call
-from .errors import ErrorAnswer, malformed, too_large
+from .errors import ErrorAnswer, malformed, too_large, too_many_rows
 from .front import MOST_BYTES
+from .headers import PAGE_HEADERS
 from .metrics import Metrics
 from .rollout import Rollout
 from .rows import Rows
@@ -25,14 +26,6 @@ from .slot import Slot
 from .trace import new_base
 
 PAGE = Path(__file__).with_name("page")
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 FILES = {
     "/": "index.html",
     "/page.css": "page.css",
@@ -42,9 +35,13 @@ FILES = {
 }
 FAILURES: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "malformed: the body is no JSON"},
-    413: {"model": ErrorAnswer, "description": "too_large: the body is over the limit"},
+    401: {"model": ErrorAnswer, "description": "unauthorized: an API key is asked for"},
+    408: {"model": ErrorAnswer, "description": "request_timeout: the body did not arrive"},
+    413: {"model": ErrorAnswer, "description": "too_large, too_many_rows: over the limit"},
     422: {"model": ErrorAnswer, "description": "invalid: a value is not what the contract says"},
+    429: {"model": ErrorAnswer, "description": "busy: too many requests are being answered"},
     503: {"model": ErrorAnswer, "description": "no_model: there is nothing to predict with"},
+    504: {"model": ErrorAnswer, "description": "timeout: the answer takes too long"},
 }
 
 router = APIRouter()
@@ -72,13 +69,17 @@ ChosenDep = Annotated[Served, Depends(_chosen)]
 async def predict(request: Request, served: ChosenDep) -> Response:
     """Predict rows; a value that the model has not seen the like of is answered with a warning."""
     start = perf_counter()
-    body = await read_body(request, request.app.state.settings.serving.max_body_bytes)
+    serving = request.app.state.settings.serving
+    body = await read_body(request, serving.max_body_bytes)
     decode: Callable[[bytes], Rows] = served.decode
     # Decoding a large body takes its time, too.
     rows = decode(body) if len(body) < MOST_BYTES else await run_in_threadpool(decode, body)
+    if len(rows) > serving.max_rows:
+        raise too_many_rows(len(rows), serving.max_rows)
     call = Call(served, body, rows, new_base(), request.scope["request_id"], start)
     await request.app.state.batcher.answer(call)
-    return Response(call.answer, media_type="application/json")
+    headers = {"x-model-version": served.model.version}
+    return Response(call.answer, headers=headers, media_type="application/json")
 
 
 @router.get("/model", tags=["model"], response_model=ModelAnswer, responses={503: FAILURES[503]})

@@ -74,7 +74,7 @@ def request_id(headers: Mapping[bytes, bytes], base: str) -> str:
     return base
 
 
-def identify(app: ASGIApp) -> ASGIApp:
+def identified(app: ASGIApp) -> ASGIApp:
     """Wrap an app so that every answer carries its request's id, and every log line knows it.
 
     Parameters
@@ -87,7 +87,7 @@ def identify(app: ASGIApp) -> ASGIApp:
         Leaves the id in the scope as ``request_id``, and in `current` together with the trace.
     """
 
-    async def identified(scope: Scope, receive: Receive, send: Send) -> None:
+    async def identify(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
@@ -102,4 +102,4 @@ def identify(app: ASGIApp) -> ASGIApp:
 
         await app(scope, receive, named)
 
-    return identified
+    return identify
