@@ -1,24 +1,25 @@
 import asyncio
 import json
 import socket
-import threading
 
 import pytest
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.serving.app import create_app
+from {{ cookiecutter.package }}.serving.batching import Batcher
 from {{ cookiecutter.package }}.serving.limits import Places
-from {{ cookiecutter.package }}.serving.metrics import Metrics
+from {{ cookiecutter.package }}.serving.metrics import IN_FLIGHT, Metrics
 
 
 @pytest.fixture(name="app_with")
 def app_with_fixture(road):
     """The function that makes an app with other limits."""
 
-    def make(**changed):
+    def make(hot=True, **changed):
         section = road.settings.serving.model_copy(update=changed)
-        return create_app(road.settings.model_copy(update={"serving": section}))
+        settings = road.settings.model_copy(update={"serving": section})
+        return create_app(settings, hot=hot)
 
     return make
 
@@ -54,16 +55,18 @@ def test_a_body_that_does_not_arrive_is_given_up(app_with, served):
 
 
 def test_an_answer_that_does_not_come_is_given_up(app_with, row, monkeypatch):
-    """504 comes in time, not when the model is done; the place is free again."""
-    app, done = app_with(timeout_seconds=0.2), threading.Event()
-    monkeypatch.setattr(Predictor, "predict", lambda *_: done.wait(20) and [])
-    answer = TestClient(app).post("/predict", json={"rows": [row]})
-    unfinished = not done.is_set()
-    done.set()
+    """504 comes when the time is over; the place is free again."""
+
+    async def answer(*_):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(Batcher, "answer", answer)
+    app = app_with(hot=False, timeout_seconds=0.2)
+    answered = TestClient(app).post("/predict", json={"rows": [row]})
     message = "no answer within 0.2 s (serving.timeout_seconds): send fewer rows"
-    assert (504, "timeout", message) == problem(answer)
-    assert unfinished
+    assert (504, "timeout", message) == problem(answered)
     assert app.state.places.enter()
+    assert 1 == app.state.metrics.cells[IN_FLIGHT]
 
 
 def test_over_the_limit_of_requests(app_with, row):
@@ -85,7 +88,7 @@ def test_over_the_limit_of_requests(app_with, row):
 def test_a_fault_gives_its_place_back(app_with, row, monkeypatch):
     """Whatever happens to a request, it does not stand in the way of others."""
     client = TestClient(app_with(max_concurrent=1), raise_server_exceptions=False)
-    monkeypatch.setattr(Predictor, "predict", lambda *_: 1 / 0)
+    monkeypatch.setattr(Predictor, "output", lambda *_: 1 / 0)
     codes = [client.post("/predict", json={"rows": [row]}).status_code for _ in range(3)]
     assert [500, 500, 500] == codes
 

@@ -5,7 +5,6 @@ import sys
 import pytest
 from fastapi.testclient import TestClient
 
-from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.serving import logs, trace
 from {{ cookiecutter.package }}.serving.app import create_app
 from {{ cookiecutter.package }}.settings import Serving
@@ -107,11 +106,13 @@ def test_probes_that_fail_do_not_fill_the_log(client_with, tmp_path, caplog):
     assert [] == lines(caplog)
 
 
-def test_the_log_knows_the_request(client_with, road, monkeypatch):
+def test_the_log_knows_the_request(client_with, monkeypatch):
     """What is logged while a request is answered carries its id and trace, also from threads."""
     client, seen = client_with(), []
-    monkeypatch.setattr(Predictor, "predict", lambda *_: seen.append(trace.current.get()) or [])
+    fill = client.app.state.slot.fill
+    monkeypatch.setattr(
+        client.app.state.slot, "fill", lambda: seen.append(trace.current.get()) or fill()
+    )
     headers = {"x-request-id": "order-7", "traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
-    body = {"rows": [road.predictor.examples[0]["row"]]}
-    client.post("/predict", json=body, headers=headers)
+    client.get("/health/ready", headers=headers)
     assert [("order-7", TRACE)] == seen
