@@ -370,8 +370,7 @@ def _processes(root: int) -> Iterator[Metric]:
     yield _counter("process_cpu_seconds", "CPU time of all processes.", seconds)
     yield _gauge("process_resident_memory_bytes", "Memory of all processes.", memory)
     yield _gauge("process_open_fds", "Open files of all processes.", files)
-    lines = Path("/proc/stat").read_text(encoding="utf-8").splitlines()
-    booted = next(int(line.partition(" ")[2]) for line in lines if line.startswith("btime "))
+    booted = int(Path("/proc/stat").read_text(encoding="utf-8").partition("\nbtime ")[2].split()[0])
     yield _gauge("process_start_time_seconds", "When the service started.", booted + born)
 
 

@@ -74,7 +74,8 @@ async def predict(request: Request, served: ChosenDep) -> Response:
         rows = await run_in_threadpool(served.decode, body, serving.max_rows)
     call = Call(served, body, rows, new_base(), request.scope["request_id"], start)
     await request.app.state.batcher.answer(call)
-    return Response(call.answer, media_type="application/json")
+    headers = {"x-model-version": served.model.version}
+    return Response(call.answer, headers=headers, media_type="application/json")
 
 
 @router.get("/model", tags=["model"], response_model=ModelAnswer, responses={503: FAILURES[503]})
