@@ -56,7 +56,7 @@ class Served:
         return self.model.version
 
 
-class Slot:
+class Slot:  # pylint: disable=too-many-instance-attributes
     """A place for one model, and for the one before it.
 
     Parameters
