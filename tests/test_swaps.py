@@ -182,7 +182,7 @@ def test_the_service_follows_the_champion(two):
 def answers_to(workspace, rows):
     """Return what the bundle of a project says about some rows, without the service."""
     script = (
-        "import json, sys; from dataclasses import asdict; from penguins.inference import Predictor;"
+        "import json, sys; from penguins.inference import Predictor;"
         "print(json.dumps([[each.prediction, each.probabilities]"
         " for each in Predictor.load('bundle').predict(json.loads(sys.argv[1]))]))"
     )
