@@ -105,10 +105,9 @@ def service(workspace, **variables):
         yield address, log
 
 
-def train(workspace, **variables):
-    """Run all stages; give back what the bundle answers to its own held-out rows."""
-    workspace.run(".venv/bin/python", "-m", "penguins", "pipeline", **variables)
-    return expected(workspace.folder / "bundle")
+def command(workspace, word, **variables):
+    """Run a command of the project."""
+    workspace.run(".venv/bin/python", "-m", "penguins", word, **variables)
 
 
 def expected(bundle):
@@ -147,11 +146,15 @@ def two(default_project, tmp_path_factory):
     with running(words, store, address, MLFLOW_DISABLE_TELEMETRY="true"):
         wait_until_answered(f"{address}/health")
         workspace.edit("training", **POOR)
-        poor = train(workspace, MLFLOW_TRACKING_URI=address)
+        command(workspace, "pipeline", MLFLOW_TRACKING_URI=address)
+        command(workspace, "promote", MLFLOW_TRACKING_URI=address)
         shutil.copytree(workspace.folder / "bundle", workspace.folder / "poor")
-        workspace.run(".venv/bin/python", "-m", "penguins", "promote", MLFLOW_TRACKING_URI=address)
+        # The better one is trained already.
         workspace.edit("training", estimator="auto", params={})
-        better = train(workspace, MLFLOW_TRACKING_URI=address)
+        for name in ("bundle", "models", "reports"):
+            shutil.copytree(default_project / name, workspace.folder / name, dirs_exist_ok=True)
+        command(workspace, "register", MLFLOW_TRACKING_URI=address)
+        poor, better = (expected(workspace.folder / name) for name in ("poor", "bundle"))
         yield workspace, address, poor, better
 
 
@@ -165,9 +168,9 @@ def test_the_service_follows_the_champion(two):
     }
     with service(workspace, **told) as (address, _), Load(address, poor[1]) as load:
         load.wait_for(poor[0], 5)
-        workspace.run(".venv/bin/python", "-m", "penguins", "promote", **told)
+        command(workspace, "promote", **told)
         assert load.wait_for(better[0], 5) < 5
-        workspace.run(".venv/bin/python", "-m", "penguins", "rollback", **told)
+        command(workspace, "rollback", **told)
         assert load.wait_for(poor[0], 5) < 5
         card = ask(f"{address}/model")["card"]
     assert poor[0] == card["version"]
@@ -179,7 +182,7 @@ def test_the_service_follows_the_champion(two):
 def answers_to(workspace, rows):
     """Return what the bundle of a project says about some rows, without the service."""
     script = (
-        "import json, sys; from dataclasses import asdict; from penguins.inference import Predictor;"
+        "import json, sys; from penguins.inference import Predictor;"
         "print(json.dumps([[each.prediction, each.probabilities]"
         " for each in Predictor.load('bundle').predict(json.loads(sys.argv[1]))]))"
     )

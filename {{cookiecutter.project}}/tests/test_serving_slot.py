@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package }} import artifacts, bundle
-from {{ cookiecutter.package }}.errors import RegistryError
+from {{ cookiecutter.package }}.errors import BundleError, RegistryError
 from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.serving.app import create_app
 from {{ cookiecutter.package }}.serving.errors import RequestError
@@ -289,25 +289,38 @@ def test_a_folder_that_is_away_is_no_refusal(slot, second, place, versions, capl
     assert (versions[1], "") == (slot.require().version, slot.reason)
 
 
+@pytest.mark.parametrize("fails", [False, True])
 def test_a_source_that_moves_on_while_it_is_read_is_read_again(
-    slot, first, second, place, versions, monkeypatch
+    slot, first, second, place, monkeypatch, caplog, fails
 ):
     """Files of two bundles are never served together, and their mixture is no refusal."""
-    load = Predictor.load
+    load, before = Predictor.load, slot.require()
 
     def replaced_meanwhile(path):
         loaded = load(path)
         monkeypatch.setattr(Predictor, "load", load)
         offer(second, place)
+        if fails:
+            raise BundleError("a mixture")
         return loaded
 
     third = changed(first, place.with_name("third"), "examples.json", lambda _: None)
     offer(third, place)
     monkeypatch.setattr(Predictor, "load", replaced_meanwhile)
     slot.refresh()
-    assert (versions[0], 0) == (slot.require().version, slot.swaps["refused"])
+    assert (before, 0) == (slot.require(), slot.swaps["refused"])
     slot.refresh()
-    assert versions == (slot.previous.version, slot.require().version)
+    assert (before, load(second).card) == (slot.previous, slot.require().predictor.card)
+    assert [] == caplog.messages
+
+
+def test_one_reason_is_told_once(slot, place, caplog):
+    """Other files with the same fault are refused again, without another line."""
+    for _ in range(3):
+        (place / "plan.json").write_bytes((place / "plan.json").read_bytes() + b" ")
+        slot.refresh()
+    assert 3 == slot.swaps["refused"]
+    assert 1 == len(caplog.messages)
 
 
 def test_a_silent_registry_changes_nothing(slot, versions, monkeypatch, caplog):

@@ -58,7 +58,7 @@ class Answers(BaseHTTPRequestHandler):
 
     server: Tracker
 
-    def do_GET(self):
+    def do_GET(self):  # pylint: disable=invalid-name
         address = urlsplit(self.path)
         path = unquote(address.path)
         self.server.asked.append((path, self.headers.get("authorization")))
@@ -292,7 +292,7 @@ def test_what_the_server_refuses_is_told(open_source, tracker):
         open_source(ALIAS).fingerprint()
 
 
-def test_nobody_there(open_source, tracker):
+def test_nobody_there(tracker):
     """A server that is down is named, without its password."""
     tracker.shutdown()
     tracker.server_close()
@@ -315,7 +315,7 @@ def test_a_store_without_a_server(desk, road, weak_road, open_source):
         open_source("models:/garden@none", settings).fingerprint()
 
 
-def test_a_store_that_is_not_there(open_source, road, tmp_path, monkeypatch):
+def test_a_store_that_is_not_there(open_source, tmp_path, monkeypatch):
     """It is not made by looking for a champion in it."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 STOP_SECONDS = 5
 
 
-class Slot:
+class Slot:  # pylint: disable=too-many-instance-attributes
     """A place for one model, and for the one before it.
 
     Parameters
