@@ -169,12 +169,10 @@ def _record(state: State, settings: Events, truths: list[Truth]) -> list[Recorde
 
 
 def _store(state: State, settings: Events) -> "Store":
-    from ..store import Store
+    from ..store import connect
 
     if not hasattr(state, "store"):
-        store = Store(settings.store)
-        store.migrate()
-        state.store = store
+        state.store = connect(settings.store)
     found: Store = state.store
     return found
 
