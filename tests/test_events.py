@@ -23,7 +23,7 @@ written, done = [], threading.Event()
 
 def write():
     log, ids = EventLog(job.folder, segment_bytes=20_000), Ids()
-    while not done.wait(0.005):
+    while not done.wait(0.02):
         batch = []
         for _ in range(10):
             base, rows = ids.next(), [{"n": 1.5}, {"n": 2}]

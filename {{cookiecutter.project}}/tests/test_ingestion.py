@@ -248,6 +248,17 @@ def refuse(*_, **__):
     raise PermissionError(13, "Permission denied")
 
 
+def test_a_segment_that_comes_back_is_stored_once(job, log, made_event):
+    """A power cut may undo the deletion of a segment: what is stored is not stored again."""
+    log.append([made_event(number) for number in range(5)])
+    log.close()
+    content = log.path.read_bytes()
+    assert 5 == ingestion.ingest(job)
+    log.path.write_bytes(content)
+    assert 5 == ingestion.ingest(job)
+    assert [0, 1, 2, 3, 4] == bases(job)
+
+
 def test_the_store_may_be_down(job, log, made_event, tmp_path):
     """While it is, events wait and the folder says why; when it is up, all are stored."""
     blocked = tmp_path / "blocked"
