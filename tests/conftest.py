@@ -1,12 +1,14 @@
 """What the tests share: generating projects, running make in them, and one that is ready to use."""
 
 import contextlib
+import getpass
 import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -19,6 +21,8 @@ from filelock import FileLock
 from scripts.demo import KIT, environment, free_port
 
 TEMPLATE = KIT / "{{cookiecutter.project}}"
+PASSWORD = "geh:eim%/?"
+QUOTED = "geh%3Aeim%25%2F%3F"
 # These come first, so that no worker is left alone with one of them at the end.
 LONGEST = ["workflows", "dag", "projects", "mutations", "lifecycle", "static", "demo"]
 
@@ -232,3 +236,43 @@ def kit_repository(tmp_path):
     for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "kit"]):
         subprocess.run([*named, *words], cwd=kit, check=True)
     return kit
+
+
+def binaries():
+    """Find PostgreSQL's server programs, which distributions keep off the path."""
+    on_path = shutil.which("initdb")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    places = [Path(on_path).parent] if on_path else [path.parent for path in found]
+    if not places:
+        pytest.skip("PostgreSQL's server is not on this machine (initdb)")
+    return places[-1]
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    """The address of a private PostgreSQL server, stopped and removed in the end."""
+    programs = binaries()
+    # The server refuses to run as root.
+    as_root = os.geteuid() == 0
+    user = "postgres" if as_root else getpass.getuser()
+    as_user = ["runuser", "-u", user, "--"] if as_root else []
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    if as_root:
+        shutil.chown(folder, user)
+    (folder / "password").write_text(PASSWORD)
+    (folder / "password").chmod(0o644)
+    port, data = free_port(), folder / "data"
+    control = [*as_user, programs / "pg_ctl", "--pgdata", data, "--wait", "--silent"]
+    make = ["--username=kit", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}"]
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": folder}
+    try:
+        subprocess.run([*as_user, programs / "initdb", "--pgdata", data, *make], **quiet)
+        start = ["--log", folder / "log", "--options", options, "start"]
+        subprocess.run([*control, *start], **quiet)
+        try:
+            yield f"postgres://kit:{QUOTED}@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run([*control, "--mode", "immediate", "stop"], **quiet)
+    finally:
+        shutil.rmtree(folder)

@@ -1,20 +1,13 @@
 """A project's own table can be a query of a real PostgreSQL server."""
 
-import getpass
 import json
-import os
-import shutil
 import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
-from conftest import copy_project
+from conftest import PASSWORD, QUOTED, copy_project
 
-from scripts.demo import environment, free_port
+from scripts.demo import environment
 
-PASSWORD = "geh:eim%/?"
-QUOTED = "geh%3Aeim%25%2F%3F"
 QUERY = "-- every penguin\nSELECT * FROM penguins ORDER BY row_number;\n"
 DRIVER = ("postgres:", "postgresql+psycopg:")
 LOAD = """
@@ -27,46 +20,6 @@ import os, sqlalchemy
 with sqlalchemy.create_engine(os.environ["DATABASE_URL"]).connect() as connection:
     print(connection.execute(sqlalchemy.text("SELECT count(*) FROM penguins")).scalar())
 """
-
-
-def binaries():
-    """Find PostgreSQL's server programs, which distributions keep off the path."""
-    on_path = shutil.which("initdb")
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    places = [Path(on_path).parent] if on_path else [path.parent for path in found]
-    if not places:
-        pytest.skip("PostgreSQL's server is not on this machine (initdb)")
-    return places[-1]
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    """The address of a private PostgreSQL server, stopped and removed in the end."""
-    programs = binaries()
-    # The server refuses to run as root.
-    as_root = os.geteuid() == 0
-    user = "postgres" if as_root else getpass.getuser()
-    as_user = ["runuser", "-u", user, "--"] if as_root else []
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    if as_root:
-        shutil.chown(folder, user)
-    (folder / "password").write_text(PASSWORD)
-    (folder / "password").chmod(0o644)
-    port, data = free_port(), folder / "data"
-    control = [*as_user, programs / "pg_ctl", "--pgdata", data, "--wait", "--silent"]
-    make = ["--username=kit", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}"]
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": folder}
-    try:
-        subprocess.run([*as_user, programs / "initdb", "--pgdata", data, *make], **quiet)
-        start = ["--log", folder / "log", "--options", options, "start"]
-        subprocess.run([*control, *start], **quiet)
-        try:
-            yield f"postgres://kit:{QUOTED}@127.0.0.1:{port}/postgres"
-        finally:
-            subprocess.run([*control, "--mode", "immediate", "stop"], **quiet)
-    finally:
-        shutil.rmtree(folder)
 
 
 def run(project, *words, url):

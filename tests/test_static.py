@@ -162,6 +162,9 @@ def test_compose(project):
     assert ["ALL"] == api["cap_drop"]
     assert ["no-new-privileges:true"] == api["security_opt"]
     assert ["/tmp"] == api["tmpfs"]
+    assert [("volume", "events", "/app/events")] == [
+        (volume["type"], volume["source"], volume["target"]) for volume in api["volumes"]
+    ]
     assert [("127.0.0.1", "8000", 8000)] == [
         (port["host_ip"], port["published"], port["target"]) for port in api["ports"]
     ]

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from {{ cookiecutter.package }} import cli
+from {{ cookiecutter.package }}.events import EventLog
 from {{ cookiecutter.package }}.stages import STAGES
 
 SECTIONS = {
@@ -89,9 +90,29 @@ def test_score_without_a_bundle(params, run):
     assert not (params / "answers.csv").exists()
 
 
+def test_events(params, run, monkeypatch, made_event):
+    """Events are ingested, exported and deleted by command, where the settings say."""
+    log = EventLog("events")
+    log.append([made_event(number, rows=2) for number in range(3)])
+    log.close()
+    revision = (0, "the tables of the store are of revision 0001\n", "")
+    assert revision == run("events", "migrate")
+    assert (0, "3 events ingested\n", "") == run("events", "ingest")
+    exported = (0, "6 predictions in out.parquet\n", "")
+    assert exported == run("events", "export", "--out", "out.parquet")
+    assert 6 == len(pd.read_parquet(params / "out.parquet"))
+    kept = (0, "0 predictions deleted; events.retention_days is 0\n", "")
+    assert kept == run("events", "prune")
+    monkeypatch.setenv("APP_EVENTS__RETENTION_DAYS", "7")
+    gone = (0, "6 predictions deleted; events.retention_days is 7\n", "")
+    assert gone == run("events", "prune")
+    code, _, err = run("events", "export", "--out", "out.parquet", "--since", "x")
+    assert (11, True) == (code, err.startswith("error: --since: 'x' is no moment; expected ISO"))
+
+
 def test_help_is_instant_because_it_imports_nothing():
     """Help lists the commands without importing what only the commands need."""
-    heavy = ["numpy", "pandas", "sklearn", "fastapi", "pydantic", "matplotlib"]
+    heavy = ["numpy", "pandas", "sklearn", "fastapi", "pydantic", "matplotlib", "sqlalchemy"]
     code = (
         "import sys; from {{ cookiecutter.package }} import cli; "
         f"sys.exit(str([name for name in {heavy} if name in sys.modules] or 0))"

@@ -81,6 +81,12 @@ def test_user(container: str) -> None:
     assert "10001:10001" == docker("exec", container, "sh", "-c", 'echo "$(id -u):$(id -g)"')
 
 
+def test_events_have_a_place(container: str) -> None:
+    """The one folder that the service may write to is there for what it was asked."""
+    command = "touch events/probe && rm events/probe && stat --format=%u:%g events"
+    assert "10001:10001" == docker("exec", container, "sh", "-c", command)
+
+
 def test_health(container: str, address: str) -> None:
     """Docker's own check of the image finds the service healthy."""
     assert ask(address, "/health/ready")

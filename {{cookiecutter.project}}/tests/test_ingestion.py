@@ -39,7 +39,8 @@ def stored(job, *columns):
     store = Store(job.store)
     try:
         with store.reading() as connection:
-            asked = sa.select(*chosen).order_by(prediction_event.c.ts, *chosen[:1])
+            order = (prediction_event.c.ts, prediction_event.c.prediction_id)
+            asked = sa.select(*chosen).order_by(*order)
             rows = [tuple(row) for row in connection.execute(asked)]
     finally:
         store.close()
@@ -217,18 +218,26 @@ def test_a_failure_at_any_moment_stores_nothing_twice(job, log, made_event, monk
     log.close()
     assert 0 == ingestion.ingest(Job(job.folder + "2", job.store))
 
-    def fail(*given):
-        if moment == "commit" or given[2].startswith(f"INSERT INTO {moment}"):
+    done = []
+
+    def after(*given):
+        done.extend(given[2].split()[2:3] if given[2].startswith("INSERT") else [])
+        if moment in done:
             raise OSError(moment)
 
-    name = "commit" if moment == "commit" else "after_cursor_execute"
-    sa.event.listen(sa.Engine, name, fail)
+    def commit(_):
+        if moment == "commit" and done:
+            raise OSError(moment)
+
+    sa.event.listen(sa.Engine, "after_cursor_execute", after)
+    sa.event.listen(sa.Engine, "commit", commit)
     with monkeypatch.context() as patch:
         if moment == "deletion":
             patch.setattr(Path, "unlink", refuse)
         with pytest.raises(StoreError, match="denied" if moment == "deletion" else moment):
             ingestion.ingest(job)
-    sa.event.remove(sa.Engine, name, fail)
+    sa.event.remove(sa.Engine, "after_cursor_execute", after)
+    sa.event.remove(sa.Engine, "commit", commit)
     assert ([0, 1, 2, 3, 4] if moment == "deletion" else []) == bases(job)
     assert (0 if moment == "deletion" else 5) == ingestion.ingest(job)
     assert [0, 1, 2, 3, 4] == bases(job)
@@ -237,6 +246,17 @@ def test_a_failure_at_any_moment_stores_nothing_twice(job, log, made_event, monk
 
 def refuse(*_, **__):
     raise PermissionError(13, "Permission denied")
+
+
+def test_a_segment_that_comes_back_is_stored_once(job, log, made_event):
+    """A power cut may undo the deletion of a segment: what is stored is not stored again."""
+    log.append([made_event(number) for number in range(5)])
+    log.close()
+    content = log.path.read_bytes()
+    assert 5 == ingestion.ingest(job)
+    log.path.write_bytes(content)
+    assert 5 == ingestion.ingest(job)
+    assert [0, 1, 2, 3, 4] == bases(job)
 
 
 def test_the_store_may_be_down(job, log, made_event, tmp_path):

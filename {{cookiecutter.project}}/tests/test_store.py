@@ -130,6 +130,16 @@ def test_a_transaction_that_fails_changes_nothing(store):
     assert [] == column(store, prediction_event.c.prediction_id)
 
 
+def test_a_reader_does_not_hold_up_a_writer(store):
+    """Events are stored while somebody is still reading others."""
+    add(store, row(1), row(2))
+    with store.reading() as connection:
+        found = connection.execute(sa.select(prediction_event.c.ts).order_by("ts"))
+        assert 1.0 == found.fetchone().ts
+        add(store, row(3))
+        assert [(2.0,)] == [tuple(each) for each in found]
+
+
 def test_truths_are_added_and_never_changed(store):
     """The same again changes nothing; anything else is the next revision."""
     assert [(1, True), (1, True)] == store.record([truth(1), truth(2, "1.5", 10.0, "a")])

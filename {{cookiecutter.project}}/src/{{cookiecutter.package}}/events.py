@@ -278,8 +278,7 @@ def read(path: str | Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
         file.seek(offset)
         while size - offset > HEADER.size:
             length, checksum = HEADER.unpack(file.read(HEADER.size))
-            # A disk that lost power may leave zeros, and nothing has the checksum 0.
-            if not 0 < length <= size - offset - HEADER.size:
+            if length > size - offset - HEADER.size:
                 return
             payload = file.read(length)
             if crc32(payload) != checksum:
@@ -287,6 +286,7 @@ def read(path: str | Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
             try:
                 event = _decode(payload)
             except msgspec.DecodeError:
+                # Zeros, as a disk that lost power leaves them, have the right checksum.
                 return
             offset += HEADER.size + length
             yield event, offset

@@ -252,14 +252,12 @@ class Ingestion:
         return stored
 
     def _connect(self) -> "Store":
-        from .store import Store
+        from .store import connect
 
-        store = Store(self.job.store)
-        store.migrate()
+        self.store = connect(self.job.store)
         names = [path.name for path in events.segments(self.folder)]
-        self.state.positions = store.positions(names)
-        self.store = store
-        return store
+        self.state.positions = self.store.positions(names)
+        return self.store
 
     def _disconnect(self) -> None:
         """Forget the store: after a failure it alone knows how far it is."""

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -259,15 +259,22 @@ class Store:
         return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
-@contextmanager
-def opened(address: str) -> Iterator[Store]:
-    """Open a store whose tables are up to date."""
+def connect(address: str) -> Store:
+    """Open a store and bring its tables up to date; raise StoreError where that cannot be done."""
     store = Store(address)
     try:
         store.migrate()
-        yield store
-    finally:
+    except StoreError:
         store.close()
+        raise
+    return store
+
+
+@contextmanager
+def opened(address: str) -> Iterator[Store]:
+    """Open a store as `connect` does, and close it in the end."""
+    with closing(connect(address)) as store:
+        yield store
 
 
 def pieces(values: Sequence[str]) -> Iterator[Sequence[str]]:

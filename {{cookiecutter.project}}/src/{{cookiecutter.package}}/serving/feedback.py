@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 30
+_opening = Lock()
 Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]
 AnyLabel = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean"]})]
 
@@ -169,12 +171,11 @@ def _record(state: State, settings: Events, truths: list[Truth]) -> list[Recorde
 
 
 def _store(state: State, settings: Events) -> "Store":
-    from ..store import Store
+    from ..store import connect
 
-    if not hasattr(state, "store"):
-        store = Store(settings.store)
-        store.migrate()
-        state.store = store
+    with _opening:
+        if not hasattr(state, "store"):
+            state.store = connect(settings.store)
     found: Store = state.store
     return found
 
