@@ -28,10 +28,10 @@ PAGE_HEADERS = {
 }
 FILES = {
     "/": "index.html",
-    "/page.css": "page.css",
-    "/page.js": "page.js",
-    "/icon.svg": "icon.svg",
     "/favicon.ico": "icon.svg",
+    "/icon.svg": "icon.svg",
+    "/page.css": "page.css",
+    **{f"/{path.name}": path.name for path in sorted(PAGE.glob("*.js"))},
 }
 FAILURES: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "malformed: the body is no JSON"},
