@@ -1,11 +1,9 @@
 """The page of a generated project, in a real browser."""
 
-import contextlib
 import csv
 import io
 import json
 import shutil
-import subprocess
 from collections import Counter
 
 import numpy as np
@@ -13,7 +11,7 @@ import pytest
 from conftest import KIT, Workspace, served
 from playwright.sync_api import sync_playwright
 
-from scripts.demo import ask, environment
+from scripts.demo import ask
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -21,6 +19,11 @@ ARTIFACTS = KIT / ".artifacts"
 DESKTOP, PHONE = (1280, 800), (390, 844)
 SIZES = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
+UNTIL_BUNDLE = """
+from penguins import settings, stages
+for name in ("snapshot", "contract", "prepare", "train", "evaluate", "package"):
+    stages.STAGES[name](settings.load())
+"""
 AWKWARD = ["Höhe (cm)", "a.b", "<b>bold</b>", 'with "quotes"', "x" * 60]
 
 pytestmark = [
@@ -63,15 +66,17 @@ def garden(request, default_project, tmp_path_factory):
     heads = [*AWKWARD, "planted", "treated"]
     rows = [
         [*given, generator.choice(["Süd", "a,b", ""]), generator.choice(["1a", "2b"]), day, flag]
-        for given, day, flag in zip(numbers, days, generator.choice(["yes", "no"], 200))
+        for given, day, flag in zip(
+            numbers, days, generator.choice(["yes", "no"], 200), strict=True
+        )
     ]
     if target:
         heads.append("goal")
-        rows = [[*row, goal] for row, goal in zip(rows, target)]
+        rows = [[*row, goal] for row, goal in zip(rows, target, strict=True)]
     with (workspace.folder / "garden.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([heads, *rows])
     sections = {"APP_DATA__SOURCE": "garden.csv", "APP_DATA__TARGET": "goal" if target else "null"}
-    workspace.run(".venv/bin/python", "-m", "penguins", "pipeline", **sections)
+    workspace.run(".venv/bin/python", "-c", UNTIL_BUNDLE, **sections)
     with served(workspace.folder, "penguins") as address:
         yield address
 
@@ -158,10 +163,11 @@ def put(page, text, name="rows.csv"):
     transfer = page.evaluate_handle(
         """([bytes, name]) => {
             const transfer = new DataTransfer();
-            transfer.items.add(new File([new Uint8Array(bytes)], name));
+            const content = Uint8Array.from(bytes, (byte) => byte.charCodeAt(0));
+            transfer.items.add(new File([content], name));
             return transfer;
         }""",
-        [list(content), name],
+        [content.decode("latin-1"), name],
     )
     page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
 
@@ -211,9 +217,9 @@ def test_page_answers_like_the_api(request, open_page, service, examples, size):
     answer = ask(f"{service}/predict", {"rows": [row]})
     expected = answer["predictions"][0]
     assert expected["prediction"] == predict(page)
-    shares = page.locator(".share").all_inner_texts()
+    shares = page.get_by_role("table", name="Probabilities").locator("tr").all_inner_texts()
     best = max(expected["probabilities"].values())
-    assert [expected["prediction"], f"{100 * best:.1f} %"] == shares[0].split("\n")
+    assert [expected["prediction"], f"{100 * best:.1f} %"] == shares[0].split("\t")[::2]
     assert len(expected["probabilities"]) == len(shares)
     latency, version = page.locator(".facts").inner_text().split(" · ")[:2]
     assert 0 < float(latency.removesuffix(" ms")) < 60_000
@@ -268,7 +274,9 @@ def test_page_remembers_what_was_asked(open_page, examples):
     page.get_by_label("bill length mm", exact=True).fill("60")
     second = predict(page)
     rows = page.locator("#history tbody tr").all_inner_texts()
-    assert [[second, "bill length mm: 60"], [first, "–"]] == [row.split("\t")[:2] for row in rows]
+    assert [[second, "bill length mm: 60"], [first, "\N{EN DASH}"]] == [
+        row.split("\t")[:2] for row in rows
+    ]
     page.locator("#history button").last.click()
     length = page.get_by_label("bill length mm", exact=True).input_value()
     assert examples[0]["row"]["bill_length_mm"] == float(length)
@@ -657,7 +665,8 @@ def test_keyboard_reaches_everything(open_page, examples, tmp_path):
     assert [["1", examples[0]["prediction"]["prediction"]]] == [row[:2] for row in shown(page)]
 
 
-UNNAMED = """() => [...document.querySelectorAll("a, button, input, select, progress, [role], nav, section")]
+UNNAMED = """() => [...document.querySelectorAll("a, button, input, select, progress, [role]")]
+    .concat([...document.querySelectorAll("nav, section")])
     .filter((node) => !(
         node.getAttribute("aria-label")
         || document.getElementById(node.getAttribute("aria-labelledby"))?.textContent

@@ -34,12 +34,7 @@ export async function call(path, body, signal) {
 
 /** Show a field for the key; it is kept until the tab is closed. */
 function askForKey(refused) {
-  const input = make("input", {
-    id: "key",
-    type: "password",
-    required: true,
-    autocomplete: "off",
-  });
+  const input = make("input", { id: "key", type: "password", required: true, autocomplete: "off" });
   const said = refused ? "This key is not accepted." : "This service wants an API key.";
   const form = make(
     "form",

@@ -157,7 +157,8 @@ function tableRow(row, hasNotes) {
     const { prediction, probabilities, score } = given;
     const isNumber = contract.task === "regression";
     parts.push(cell(isNumber ? number(prediction) : String(prediction), "given"));
-    if (strength()) parts.push(cell(probabilities ? share(probabilities[prediction]) : number(score)));
+    if (probabilities) parts.push(cell(share(probabilities[prediction])));
+    else if (strength()) parts.push(cell(number(score)));
   } else {
     parts.push(cell(error ? "no answer" : "…", "given"));
     if (strength()) parts.push(cell(""));
@@ -182,9 +183,7 @@ function summary(seconds, stop) {
 function tally(predictions) {
   if (contract.task === "regression") {
     const mean = predictions.reduce((sum, each) => sum + each, 0) / predictions.length;
-    const [least, most] = [(a, b) => b < a, (a, b) => b > a].map((isBeyond) =>
-      predictions.reduce((a, b) => (isBeyond(a, b) ? b : a)),
-    );
+    const [least, most] = [Math.min, Math.max].map((of) => predictions.reduce((a, b) => of(a, b)));
     return `Mean ${number(mean)}, from ${number(least)} to ${number(most)}`;
   }
   const counts = new Map();

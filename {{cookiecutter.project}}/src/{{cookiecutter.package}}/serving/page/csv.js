@@ -1,9 +1,8 @@
 const DELIMITERS = [",", ";", "\t", "|"];
 // What pandas takes for missing, as training did.
 const MISSING = new Set(
-  ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"].concat(
-    ["<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"],
-  ),
+  `,#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,
+null`.split(/,\n?/),
 );
 const GROUPED = {
   ".": /^[+-]?(?!0)\d{1,3}([,'’\s]\d{3})+(?=\.|$)/,

@@ -28,22 +28,13 @@ export const share = (value) => `${(100 * value).toFixed(1)} %`;
 /** Say a moment without the parts that tell nothing. */
 export const moment = (value) => String(value).replace(/T00:00:00$/, "").replace("T", " ");
 
-/** Make a table with a heading for each column; cells are texts or elements. */
+/** Make a table; cells are texts or elements, and the first of each row is its heading. */
 export function table(caption, headings, rows) {
   const titles = headings.map((text) => make("th", { scope: "col" }, text));
-  const body = rows.map(([first, ...rest]) =>
-    make(
-      "tr",
-      {},
-      make("th", { scope: "row" }, first),
-      ...rest.map((cell) => make("td", {}, cell)),
-    ),
-  );
-  return make(
-    "table",
-    {},
-    make("caption", {}, caption),
-    make("thead", {}, make("tr", {}, ...titles)),
-    make("tbody", {}, ...body),
-  );
+  const body = rows.map(([first, ...rest]) => {
+    const cells = rest.map((cell) => make("td", {}, cell));
+    return make("tr", {}, make("th", { scope: "row" }, first), ...cells);
+  });
+  const head = make("thead", {}, make("tr", {}, ...titles));
+  return make("table", {}, make("caption", {}, caption), head, make("tbody", {}, ...body));
 }

@@ -13,15 +13,10 @@ export function makeField(column, position, examples) {
   const kinds = { boolean: choice, categorical: category };
   const widget = (kinds[column.kind] ?? entry)(column, id, examples);
   const error = make("p", { className: "error", id: `${id}-error` });
-  const parts = [
-    ...widget.nodes,
-    make("p", { className: "hint", id: `${id}-hint`, textContent: hint(column) }),
-    error,
-  ];
-  const label = { textContent: spoken(column.name) };
-  const node = widget.grouped
-    ? make("fieldset", { className: "field" }, make("legend", label), ...parts)
-    : make("div", { className: "field" }, make("label", { ...label, htmlFor: id }), ...parts);
+  const help = make("p", { className: "hint", id: `${id}-hint`, textContent: hint(column) });
+  const [outer, inner] = column.kind === "boolean" ? ["fieldset", "legend"] : ["div", "label"];
+  const label = make(inner, inner === "label" ? { htmlFor: id } : {}, spoken(column.name));
+  const node = make(outer, { className: "field" }, label, ...widget.nodes, help, error);
   for (const input of widget.inputs) {
     input.setAttribute("aria-describedby", `${id}-hint ${id}-error`);
   }
@@ -48,15 +43,12 @@ export function makeField(column, position, examples) {
 /** Two or three buttons of which one is pressed. */
 function choice(column, id) {
   const [no, yes] = column.categories;
-  const values = [yes, no, ...(column.nullable ? [""] : [])];
+  const values = column.nullable ? [yes, no, ""] : [yes, no];
   const inputs = values.map((value) => make("input", { type: "radio", name: id, value }));
-  const labels = values.map((value, i) =>
-    make("label", {}, inputs[i], make("span", { textContent: value || "missing" })),
-  );
+  const named = (input) => make("label", {}, input, make("span", {}, input.value || "missing"));
   const chosen = () => inputs.find((input) => input.checked);
   return {
-    grouped: true,
-    nodes: [make("div", { className: "segments" }, ...labels)],
+    nodes: [make("div", { className: "segments" }, ...inputs.map(named))],
     inputs,
     focused: () => chosen() ?? inputs[0],
     read: () => chosen()?.value || null,

@@ -1,9 +1,9 @@
 import { call } from "./api.js";
-import { element, line, make, number, share, spoken, table } from "./dom.js";
+import { element, line, make, number, spoken, table } from "./dom.js";
 import { makeField } from "./fields.js";
+import { bars, strip } from "./plots.js";
 
 const REMEMBERED = 8;
-const SHARES = 8;
 const form = element("form");
 const fields = new Map();
 let contract, examples, answered, takesFeedback;
@@ -138,46 +138,19 @@ function verdict(prediction, truth) {
 
 function shares(probabilities) {
   const sorted = Object.entries(probabilities).sort(([, a], [, b]) => b - a);
-  const rows = sorted.slice(0, SHARES).map(([name, probability]) => {
-    const fill = make("div", { className: "fill" });
-    fill.style.width = `${100 * probability}%`;
-    return make(
-      "li",
-      { className: "share" },
-      make("span", { textContent: name }),
-      make("span", { textContent: share(probability) }),
-      make("div", { className: "track", ariaHidden: "true" }, fill),
-    );
-  });
-  const rest = sorted.slice(SHARES).reduce((sum, [, probability]) => sum + probability, 0);
-  if (sorted.length > SHARES) {
-    const text = `${sorted.length - SHARES} more, together ${share(rest)}`;
-    rows.push(make("li", { className: "quiet", textContent: text }));
-  }
-  return make("ul", { className: "shares", ariaLabel: "Probabilities" }, ...rows);
+  return bars("Probabilities", "", sorted.map(([name, value]) => ({ name, value })), 1);
 }
 
 function scale(prediction) {
   const { minimum, maximum } = contract.target;
-  const mark = make("div", { className: "mark" });
-  const place = maximum > minimum ? (prediction - minimum) / (maximum - minimum) : 0.5;
-  mark.style.left = `${100 * Math.min(Math.max(place, 0), 1)}%`;
-  const ends = [number(minimum), "range in training", number(maximum)];
-  return make(
-    "div",
-    { className: "scale" },
-    make("div", { className: "track", ariaHidden: "true" }, mark),
-    make("div", { className: "ends" }, ...ends.map((textContent) => make("span", { textContent }))),
-  );
+  const label = `Within ${number(minimum)} to ${number(maximum)}, the range in training`;
+  return strip(label, [prediction], minimum, maximum, null, "range in training");
 }
 
 function warningBox(warnings) {
-  return make(
-    "div",
-    { className: "warnings" },
-    make("strong", { textContent: "Unlike the training data" }),
-    make("ul", {}, ...warnings.map((textContent) => make("li", { textContent }))),
-  );
+  const title = make("strong", {}, "Unlike the training data");
+  const list = make("ul", {}, ...warnings.map((textContent) => make("li", { textContent })));
+  return make("div", { className: "warnings" }, title, list);
 }
 
 /** What was asked before, each with what had been changed since the question before it. */
@@ -193,34 +166,27 @@ function showHistory() {
     again.addEventListener("click", () => fill(row));
     return [again, before ? words.join(", ") || "nothing" : "–", milliseconds(latency)];
   });
-  const headings = ["Answer", "Changed", "Time"];
-  element("history").replaceChildren(table("Asked so far: an answer fills its row in again", headings, rows));
+  const caption = "Asked so far: an answer fills its row in again";
+  element("history").replaceChildren(table(caption, ["Answer", "Changed", "Time"], rows));
 }
 
 function feedbackForm(id) {
   const { classes } = contract.target;
+  const options = classes.map((label, value) => make("option", { value, textContent: label }));
+  const none = make("option", { value: "", textContent: "Choose…" });
   const input = classes.length
-    ? make(
-        "select",
-        { id: "truth", required: true },
-        make("option", { value: "", textContent: "Choose…" }),
-        ...classes.map((label, value) => make("option", { value, textContent: String(label) })),
-      )
+    ? make("select", { id: "truth", required: true }, none, ...options)
     : make("input", { id: "truth", type: "number", step: "any", required: true });
   const said = make("p", { className: "hint", role: "status" });
-  const node = make(
-    "form",
-    {},
-    make("label", { htmlFor: "truth", textContent: "What was it really?" }),
-    make("div", { className: "beside" }, input, make("button", { textContent: "Record" })),
-    said,
-  );
+  const label = make("label", { htmlFor: "truth", textContent: "What was it really?" });
+  const button = make("button", { textContent: "Record" });
+  const node = make("form", {}, label, make("div", { className: "beside" }, input, button), said);
   node.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const label = classes.length ? classes[input.value] : Number(input.value);
+    const truth = classes.length ? classes[input.value] : Number(input.value);
     try {
-      await call("feedback", { truths: [{ prediction_id: id, label }] });
-      said.textContent = `Recorded: ${label}`;
+      await call("feedback", { truths: [{ prediction_id: id, label: truth }] });
+      said.textContent = `Recorded: ${truth}`;
     } catch (error) {
       said.textContent = `Not recorded: ${error.message}`;
     }
