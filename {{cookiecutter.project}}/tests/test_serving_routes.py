@@ -14,7 +14,9 @@ from {{ cookiecutter.package }}.serving.app import create_app
 
 LIMIT = 2000
 ROW = {"Höhe (cm)": 99.5, "leaves": 20, "bed": "Nord", "treated": "yes", "planted": "2024-05-01"}
-PAGE_FILES = ["/", "/page.css", "/page.js", "/icon.svg", "/favicon.ico"]
+MODULES = ("api", "batch", "card", "csv", "dom", "fields", "page", "plots", "single")
+SCRIPTS = [f"/{name}.js" for name in MODULES]
+PAGE_FILES = ["/", "/page.css", "/icon.svg", "/favicon.ico", *SCRIPTS]
 
 
 @pytest.fixture(scope="module", name="hot", params=[True, False], ids=["hot", "ordinary"])

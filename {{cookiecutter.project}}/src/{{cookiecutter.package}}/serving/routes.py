@@ -26,10 +26,10 @@ from .trace import new_base
 PAGE = Path(__file__).with_name("page")
 FILES = {
     "/": "index.html",
-    "/page.css": "page.css",
-    "/page.js": "page.js",
-    "/icon.svg": "icon.svg",
     "/favicon.ico": "icon.svg",
+    "/icon.svg": "icon.svg",
+    "/page.css": "page.css",
+    **{f"/{path.name}": path.name for path in sorted(PAGE.glob("*.js"))},
 }
 FAILURES: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "malformed: the body is no JSON"},
