@@ -1,0 +1,635 @@
+"""Measure the service beside others that serve the same model: `make bench-serving`.
+
+One core serves, the other sends. All candidates stand ready at once and take turns, each frozen
+while another is measured; what is compared is server CPU per request, of the whole process tree.
+`--only` measures some and writes nothing; `--folder` keeps what was trained for another run.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.load import CONNECTIONS, Server, proportional_memory
+from benchmarks.measure import install_peers, installed, run, tree_memory, versions_of, write
+from scripts.demo import KIT, free_port
+
+ROUNDS, SECONDS, SOAK, STARTS, IDLE = 5, 3, 300, 5, 10
+# A slow candidate gets more time: what is under way at the end must not count.
+ENOUGH, LONGEST = 500, 2
+TOLERANCE = 1e-6
+CHECKED = 8
+PEERS = KIT / "benchmarks/peers"
+MODELS = {
+    "boosting": {
+        "APP_TRAINING__ESTIMATOR": "hist_gradient_boosting",
+        "APP_PREPROCESSING__IMPUTE": "none",
+        "APP_PREPROCESSING__SCALE": "none",
+    },
+    "forest": {
+        "APP_TRAINING__ESTIMATOR": "random_forest",
+        "APP_TRAINING__PARAMS": '{"n_estimators": 100}',
+        "APP_PREPROCESSING__SCALE": "none",
+    },
+    "linear": {"APP_TRAINING__ESTIMATOR": "logistic_regression"},
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A service to measure.
+
+    Attributes
+    ----------
+    title : str
+    command : callable
+        From a port to the words that start it.
+    path : str
+        Where it predicts.
+    body : callable
+        From a request, as `serving_model` wrote it, to what is posted.
+    shares : callable or None
+        From its answer to probabilities, (rows, classes); None: it does not predict.
+    model : str
+    sizes : tuple of int
+        Rows of a request.
+    extra : dict
+        Of its environment.
+    """
+
+    title: str
+    command: Callable[[int], list[Any]]
+    path: str
+    body: Callable[[dict[str, Any]], Any]
+    shares: Callable[[Any], list[list[float]]] | None = None
+    model: str = "boosting"
+    sizes: tuple[int, ...] = (1,)
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A ratio of CPU per request: of `other` to `ours`, for requests of so many rows."""
+
+    ours: str
+    other: str
+    wanted: float
+    size: int = 1
+
+
+GOALS = (
+    Goal("ours", "fastapi", 2.5),
+    Goal("ours", "starlette", 0.95),
+    Goal("ours", "bare", 0.85),
+    Goal("ours", "mlflow", 130),
+    Goal("ours", "bentoml", 30),
+    Goal("ours", "bentoml-batching", 30),
+    Goal("ours", "litserve", 30),
+    Goal("ours", "litserve-batching", 30),
+    Goal("ours", "mlserver", 30),
+    Goal("ours", "mlflow", 25, 32),
+    Goal("ours", "mlflow", 7, 256),
+    Goal("ours", "ours-no-events", 0.9),
+    Goal("ours-fsync", "ours-no-events", 0.65),
+    Goal("ours", "ours-no-metrics", 0.9),
+    Goal("ours-fallback", "tutorial", 5),
+    Goal("ours-forest-fallback", "tutorial-forest", 15),
+)
+PACED = ("ours", "fastapi", "tutorial", "mlflow")
+P99_MS = 5
+START_S, IDLE_MB = 1.0, 120
+FLAT = 0.05
+
+
+def say(*words):
+    """Tell how far it is."""
+    print(*words, file=sys.stderr, flush=True)
+
+
+def candidates(project, folder):
+    """Name all services; the environments of peers are made when one of theirs starts."""
+    python, bin_ = project / ".venv/bin/python", project / ".venv/bin"
+    path = {"PATH": f"{bin_}:{os.environ['PATH']}"}
+    rows = {"body": lambda request: {"rows": request["rows"]}}
+    row = {"body": lambda request: request["rows"][0], "path": "/predict"}
+
+    def model(name):
+        return {"MODEL": str(folder / f"{name}.joblib")}
+
+    def ours(title, bundle="boosting", sizes=(1,), **settings):
+        return Candidate(
+            title,
+            lambda port: [python, "-m", "penguins", "serve"],
+            "/predict",
+            shares=lambda answer: [
+                list(each["probabilities"].values()) for each in answer["predictions"]
+            ],
+            model=bundle.partition("-")[0],
+            sizes=sizes,
+            extra={
+                "PYTHONPATH": str(project / "src"),
+                "APP_SERVING__PORT": "{port}",
+                "APP_SERVING__BUNDLE": str(folder / bundle),
+                **settings,
+            },
+            **rows,
+        )
+
+    def uvicorn(title, app, **more):
+        words = ["--app-dir", PEERS, "--no-access-log", "--no-server-header"]
+        words += ["--log-level", "warning", "--loop", "uvloop", "--http", "httptools"]
+        return Candidate(
+            title,
+            lambda port: [python, "-m", "uvicorn", f"tutorial:{app}", "--port", port, *words],
+            **{**row, **more},
+        )
+
+    def tutorial(title, name, path):
+        return uvicorn(
+            title,
+            "app",
+            path=path,
+            model=name,
+            shares=lambda answer: [list(answer["probabilities"].values())],
+            extra=model(name),
+        )
+
+    def mlflow(title, name, sizes=(1,)):
+        serve = ["models", "serve", "--env-manager", "local", "--model-uri"]
+        return Candidate(
+            title,
+            lambda port: [bin_ / "mlflow", *serve, folder / f"{name}-mlflow", "--port", port],
+            "/invocations",
+            lambda request: {"dataframe_split": request["split"]},
+            lambda answer: answer["predictions"],
+            name,
+            sizes,
+            {**path, "UVICORN_ACCESS_LOG": "false"},
+        )
+
+    def bentoml(title, service, name="boosting", sizes=(1,)):
+        def command(port):
+            found = install_peers("serving", python) / "bin/bentoml"
+            where = ["--working-dir", PEERS, "--host", "127.0.0.1", "--port", port]
+            return [found, "serve", f"bento:{service}", *where]
+
+        home = {"BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
+        return Candidate(
+            title,
+            command,
+            "/predict",
+            shares=lambda answer: answer,
+            model=name,
+            sizes=sizes,
+            extra={**home, **model(name)},
+            **rows,
+        )
+
+    def litserve(title, batch, name="boosting", sizes=(1,)):
+        def command(port):
+            found = install_peers("serving", python) / "bin/python"
+            return [found, PEERS / "lit.py", port, batch]
+
+        return Candidate(
+            title,
+            command,
+            "/predict",
+            shares=lambda answer: answer,
+            model=name,
+            sizes=sizes,
+            extra=model(name),
+            **rows,
+        )
+
+    def mlserver_command(port):
+        place = folder / "mlserver"
+        place.mkdir(exist_ok=True)
+        content = {
+            "name": "pipeline",
+            "implementation": "mlserver_runtime.Pipeline",
+            "parameters": {"uri": str(folder / "boosting.joblib")},
+        }
+        (place / "model-settings.json").write_text(json.dumps(content))
+        return [install_peers("serving-mlserver", python) / "bin/mlserver", "start", place]
+
+    every = {
+        "ours": ours("ours, as generated", sizes=(1, 32, 256)),
+        "ours-no-events": ours("ours, events off", APP_EVENTS__MODE="off"),
+        "ours-fsync": ours("ours, events on disk (fdatasync)", APP_EVENTS__MODE="disk"),
+        "ours-no-metrics": ours("ours, metrics off", APP_SERVING__METRICS="false"),
+        "ours-fallback": ours("ours, without ONNX", "boosting-fallback"),
+        "ours-forest": ours("ours, forest", "forest"),
+        "ours-forest-fallback": ours("ours, forest without ONNX", "forest-fallback"),
+        "ours-linear": ours("ours, linear", "linear"),
+        "bare": uvicorn("bare ASGI, nothing done", "bare"),
+        "starlette": uvicorn("empty Starlette", "starlette"),
+        "fastapi-raw": uvicorn("empty FastAPI, raw request", "raw"),
+        "fastapi": uvicorn("empty FastAPI, pydantic body", "pydantic"),
+        "tutorial": tutorial("FastAPI, pandas, scikit-learn (async def)", "boosting", "/async"),
+        "tutorial-sync": tutorial("the same (def)", "boosting", "/sync"),
+        "tutorial-forest": tutorial("the same, forest (async def)", "forest", "/async"),
+        "mlflow": mlflow("mlflow models serve", "boosting", (1, 32, 256)),
+        "mlflow-forest": mlflow("mlflow models serve, forest", "forest"),
+        "mlflow-linear": mlflow("mlflow models serve, linear", "linear"),
+        "bentoml": bentoml("BentoML", "Plain"),
+        "bentoml-batching": bentoml("BentoML, batching", "Batching", sizes=(1, 32, 256)),
+        "bentoml-forest": bentoml("BentoML, forest", "Plain", "forest"),
+        "litserve": litserve("LitServe", 1),
+        "litserve-batching": litserve("LitServe, batches of 32", 32, sizes=(1, 32, 256)),
+        "litserve-forest": litserve("LitServe, forest", 1, "forest"),
+        "mlserver": Candidate(
+            "MLServer",
+            mlserver_command,
+            "/v2/models/pipeline/infer",
+            columns_of,
+            shares_of_tensor,
+            extra={
+                "PYTHONPATH": str(PEERS),
+                "MLSERVER_HOST": "127.0.0.1",
+                "MLSERVER_HTTP_PORT": "{port}",
+                "MLSERVER_GRPC_PORT": str(free_port()),
+                "MLSERVER_METRICS_PORT": str(free_port()),
+                # In its own process the model answers faster than in a worker's.
+                "MLSERVER_PARALLEL_WORKERS": "0",
+            },
+        ),
+    }
+    known = yaml.safe_load((project / "params.yaml").read_text())
+    return {
+        name: each
+        for name, each in every.items()
+        if all(has_setting(known, key) for key in each.extra)
+    }
+
+
+def has_setting(known, variable):
+    """Say whether params.yaml has what a variable of the environment would override."""
+    if not variable.startswith("APP_"):
+        return True
+    section, _, key = variable.removeprefix("APP_").lower().partition("__")
+    return key in known.get(section, {})
+
+
+def columns_of(request):
+    """Write a request as columns, for the Open Inference Protocol."""
+    columns = request["split"]["columns"]
+    inputs = []
+    for name, values in zip(columns, zip(*request["split"]["data"], strict=True), strict=True):
+        given = next((value for value in values if value is not None), 0.0)
+        kinds = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
+        kind = kinds[type(given)]
+        inputs.append(
+            {
+                "name": name,
+                "datatype": kind,
+                "shape": [len(values), 1],
+                "data": [0.0 if value is None else value for value in values],
+                **({"parameters": {"content_type": "str"}} if kind == "BYTES" else {}),
+            }
+        )
+    return {"inputs": inputs, "parameters": {"content_type": "pd"}}
+
+
+def shares_of_tensor(answer):
+    """Read the probabilities from a tensor of the Open Inference Protocol."""
+    output = answer["outputs"][0]
+    width, values = output["shape"][1], output["data"]
+    return [values[start : start + width] for start in range(0, len(values), width)]
+
+
+def train(project, folder, names):
+    """Let the project train each model, and a plain pipeline be fitted on the same rows."""
+    python, script = project / ".venv/bin/python", KIT / "benchmarks/serving_model.py"
+    table = folder / "data.parquet"
+    own = {"PYTHONPATH": str(project / "src")}
+    if not table.exists():
+        run(python, script, "data", table, **own)
+    for name in names:
+        if (folder / f"{name}-fallback").exists():
+            continue
+        say(f"training: {name}")
+        extra = {
+            **own,
+            **MODELS[name],
+            "APP_DATA__SOURCE": str(table),
+            "APP_DATA__TARGET": "outcome",
+            "APP_PREPROCESSING__OUTLIERS": "none",
+            "APP_TRAINING__FOLDS": "2",
+            "APP_EVALUATION__IMPORTANCE_REPEATS": "0",
+            "APP_SERVING__BUNDLE": str(folder / name),
+        }
+        (project / "contract.json").unlink(missing_ok=True)
+        for stage in ("snapshot", "contract", "prepare", "train", "evaluate", "package"):
+            run(python, "-m", "penguins", stage, cwd=project, **extra)
+        run(python, script, "plain", folder, name, cwd=project, **extra)
+        run(python, script, "fallback", folder / f"{name}-fallback", cwd=project, **extra)
+
+
+def bodies_of(folder, name, candidate, size):
+    """Write the bodies of a candidate, one a line; return the file and the expected answers."""
+    requests = json.loads((folder / f"{candidate.model}.json").read_text())[str(size)]
+    lines = [json.dumps(candidate.body(request), separators=(",", ":")) for request in requests]
+    path = folder / f"bodies-{name}-{size}.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path, [request["shares"] for request in requests]
+
+
+def start(project, folder, name, candidate, **more):
+    """Start a candidate in a folder of its own, where it finds the project's settings."""
+    place = folder / "run" / name
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    shutil.copy(project / "params.yaml", place)
+    return Server(candidate.command, candidate.path, place, **{**candidate.extra, **more})
+
+
+def check(server, name, candidate, path, expected):
+    """Stop where an answer is none, or differs from scikit-learn's."""
+    for body, wanted in zip(path.read_text().splitlines()[:CHECKED], expected, strict=False):
+        status, said = server.ask(body)
+        if status != 200:
+            sys.exit(f"{name}: {status} {said[:2000]!r}")
+        if candidate.shares is None:
+            continue
+        got = candidate.shares(json.loads(said))
+        worst = max(
+            abs(one - other)
+            for mine, theirs in zip(got, wanted, strict=True)
+            for one, other in zip(mine, theirs, strict=True)
+        )
+        if not worst <= TOLERANCE:
+            sys.exit(f"{name}: a probability differs by {worst:.2g} from the plain pipeline's")
+
+
+def measure(project, folder, chosen, rounds, seconds, found):
+    """Start all candidates, then visit them in turn; fill `found`, of loads by name and size."""
+    facts = {}
+    with ExitStack() as running:
+        servers, bodies = {}, {}
+        for name, candidate in chosen.items():
+            say(f"starting: {name}")
+            server = servers[name] = start(project, folder, name, candidate)
+            running.callback(server.stop)
+            for size in candidate.sizes:
+                bodies[name, size], expected = bodies_of(folder, name, candidate, size)
+                if size == candidate.sizes[0]:
+                    first = server.first(bodies[name, size].read_text().splitlines()[0])
+                check(server, name, candidate, bodies[name, size], expected)
+            time.sleep(IDLE if name.startswith("ours") else 1)
+            pid = server.process.pid
+            facts[name] = (first, tree_memory(pid) / 1e6, proportional_memory(pid) / 1e6)
+            server.freeze()
+        took = dict.fromkeys(bodies, seconds)
+        for number in range(rounds):
+            for (name, size), path in bodies.items():
+                servers[name].thaw()
+                load = servers[name].load(path, took[name, size])
+                servers[name].freeze()
+                needed = min(round(ENOUGH / load.rate), LONGEST * seconds)
+                took[name, size] = max(seconds, needed)
+                found.setdefault((name, size), []).append(load)
+                say(
+                    f"round {number + 1}: {name}, {size} rows: {load.cpu:,.1f} µs, "
+                    f"ingestion {load.ingestion:,.1f} µs, {load.rate:,.0f} requests/s"
+                )
+        paced = {}
+        for name in (name for name in PACED if name in servers):
+            rate = statistics.median(each.rate for each in found[name, 1]) / 2
+            servers[name].thaw()
+            paced[name] = servers[name].open_loop(bodies[name, 1], rate, 10)
+            servers[name].settle()
+            servers[name].freeze()
+            say(f"half load: {name}: {paced[name]}")
+    return facts, paced
+
+
+def starts(project, folder, candidate):
+    """Start ours anew a few times, on all cores; return the median of s to the first answer."""
+    path, _ = bodies_of(folder, "ours", candidate, 1)
+    body, taken = path.read_text().splitlines()[0], []
+    for _ in range(STARTS):
+        server = start(project, folder, "ours-start", candidate, cores=every_core())
+        taken.append(server.first(body))
+        server.stop()
+    return statistics.median(taken)
+
+
+def every_core():
+    """Name all cores of the machine, as taskset does."""
+    return ",".join(map(str, sorted(os.sched_getaffinity(0))))
+
+
+def soak(project, folder, candidate, seconds):
+    """Keep ours under load; return MB of memory after a tenth of the time, at the end, and most."""
+    path, _ = bodies_of(folder, "ours", candidate, 1)
+    server = start(project, folder, "ours-soak", candidate)
+    try:
+        server.first(path.read_text().splitlines()[0])
+        sizes, requests, part = [], 0, max(1, seconds // 10)
+        for _ in range(10):
+            requests += server.wrk(path, part)[0]
+            sizes.append(proportional_memory(server.process.pid) / 1e6)
+            say(f"soak: {requests:,} requests, {sizes[-1]:.1f} MB")
+    finally:
+        server.stop()
+    shutil.rmtree(folder / "run/ours-soak")
+    return requests, sizes
+
+
+def two_workers(project, folder, candidate, seconds):
+    """Serve with two workers on all cores, wrk among them; None where there is no such setting."""
+    known = yaml.safe_load((project / "params.yaml").read_text())
+    if not has_setting(known, "APP_SERVING__WORKERS"):
+        return None
+    path, _ = bodies_of(folder, "ours", candidate, 1)
+    more = {"cores": every_core(), "APP_SERVING__WORKERS": "2"}
+    server = start(project, folder, "ours-workers", candidate, **more)
+    try:
+        server.first(path.read_text().splitlines()[0])
+        return server.load(path, seconds)
+    finally:
+        server.stop()
+
+
+def median(found, what):
+    """Return the median of one figure over the rounds."""
+    return statistics.median(getattr(load, what) for load in found)
+
+
+def ratio(found, goal, what="cpu"):
+    """Return the median of the ratios of the rounds: how much less ours takes, or more it does."""
+    pairs = zip(found[goal.other, goal.size], found[goal.ours, goal.size], strict=True)
+    both = [(getattr(other, what), getattr(own, what)) for other, own in pairs]
+    return statistics.median(a / b if what == "cpu" else b / a for a, b in both)
+
+
+def report(chosen, found, facts):
+    """Lay out all candidates, and the goals beside what was reached."""
+    lines = []
+    for size in sorted({size for _, size in found}):
+        lines += [
+            f"### {size} row{'s' * (size > 1)} a request, {CONNECTIONS} connections",
+            "",
+            "| | CPU µs | ingestion µs | requests/s | p99 ms | ratio | start s | RSS MB | PSS MB |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        own = found.get(("ours", size))
+        for (name, rows), loads in found.items():
+            if rows != size:
+                continue
+            micros = median(loads, "cpu")
+            share = f"{micros / median(own, 'cpu'):.2f}" if own else ""
+            ingested = median(loads, "ingestion")
+            lines.append(
+                f"| {chosen[name].title} | {micros:,.1f} | {f'{ingested:.1f}' if ingested else ''} "
+                f"| {median(loads, 'rate'):,.0f} | {median(loads, 'p99_ms'):,.1f} | {share} | "
+                + " | ".join(
+                    f"{fact:,.{digits}f}"
+                    for fact, digits in zip(facts[name], (1, 0, 0), strict=True)
+                )
+                + " |"
+            )
+        lines.append("")
+    goals = [
+        goal for goal in GOALS if {(goal.ours, goal.size), (goal.other, goal.size)} <= set(found)
+    ]
+    if goals:
+        lines += [
+            "### Ratios",
+            "",
+            "| | rows | CPU a request | requests/s | wanted |",
+            "|---|---|---|---|---|",
+            *(
+                f"| {chosen[goal.other].title} ÷ {chosen[goal.ours].title} | {goal.size} | "
+                f"{ratio(found, goal):.2f} | {ratio(found, goal, 'rate'):.2f} | ≥ {goal.wanted:g} |"
+                for goal in goals
+            ),
+            "",
+        ]
+    return lines
+
+
+def further(project, folder, chosen, paced, asked):
+    """Measure what is no load of its own; lay it out."""
+    lines = ["### Further", "", "| | measured | wanted |", "|---|---|---|"]
+    for name, said in paced.items():
+        wanted = f"p99 at most {P99_MS} ms" if name == "ours" else ""
+        lines.append(
+            f"| {chosen[name].title}, half load, {said['rate']:,.0f}/s | p50 {said['p50']:.2f}, "
+            f"p99 {said['p99']:.2f}, p99.9 {said['p999']:.2f} ms "
+            f"(the client's own lateness: p99 {said['late_p99']:.2f} ms) | {wanted} |"
+        )
+    if "ours" not in chosen:
+        return lines
+    ours = chosen["ours"]
+    first = starts(project, folder, ours)
+    say(f"start: {first:.2f} s")
+    lines.append(f"| start to the first prediction | {first:.2f} s | at most {START_S:g} s |")
+    for name in ("boosting", "forest"):
+        candidate = "ours-fallback" if name == "boosting" else "ours-forest-fallback"
+        if candidate not in chosen:
+            continue
+        script = [project / ".venv/bin/python", KIT / "benchmarks/serving_model.py", "inside"]
+        where = [folder / f"{name}-fallback", folder / f"{name}.joblib", folder / f"{name}.json"]
+        pinned = ["taskset", "--cpu-list", "0"]
+        said = json.loads(run(*pinned, *script, *where, PYTHONPATH=str(project / "src")))
+        wanted = next(goal.wanted for goal in GOALS if goal.ours == candidate)
+        lines.append(
+            f"| in process, {name} without ONNX | {said['ours']:,.0f} µs a row, pandas and "
+            f"scikit-learn {said['pandas']:,.0f} µs: {said['pandas'] / said['ours']:.1f} | "
+            f"≥ {wanted:g} |"
+        )
+    if load := two_workers(project, folder, ours, asked.seconds):
+        lines.append(
+            f"| two workers, wrk beside them on two cores | {load.cpu:.1f} µs a request, "
+            f"{load.rate:,.0f} requests/s, p99 {load.p99_ms:.1f} ms | |"
+        )
+    if asked.soak:
+        requests, sizes = soak(project, folder, ours, asked.soak)
+        lines.append(
+            f"| {asked.soak} s under load, {requests:,} requests | {sizes[0]:.0f} MB after a "
+            f"tenth, {max(sizes):.0f} MB at most, {sizes[-1]:.0f} MB at the end "
+            f"({sizes[-1] / sizes[0] - 1:+.1%}) | at most {FLAT:+.0%} |"
+        )
+    return [*lines, ""]
+
+
+def main():
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="of one visit")
+    parser.add_argument("--soak", type=int, default=SOAK, help="seconds; 0: not at all")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="nothing is written")
+    parser.add_argument("--project", type=Path, help="an installed project, instead of a new one")
+    parser.add_argument("--folder", type=Path, help="keep what was trained here")
+    asked = parser.parse_args()
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit("two cores are needed: one serves, one sends")
+    if not shutil.which("wrk"):
+        sys.exit("wrk is missing: sudo apt install wrk")
+    with tempfile.TemporaryDirectory() as name:
+        folder = (asked.folder or Path(name)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        project = (asked.project or installed(Path(name))).absolute()
+        chosen = candidates(project, folder)
+        if asked.only:
+            if unknown := set(asked.only) - set(chosen):
+                sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(chosen)}")
+            chosen = {name: chosen[name] for name in asked.only}
+        train(project, folder, sorted({each.model for each in chosen.values()}))
+        found = {}
+        facts, paced = measure(project, folder, chosen, asked.rounds, asked.seconds, found)
+        lines = report(chosen, found, facts) + further(project, folder, chosen, paced, asked)
+        names = ("fastapi", "starlette", "pydantic", "uvicorn", "uvloop", "httptools", "mlflow")
+        versions = versions_of(project, *names, "scikit-learn", "onnxruntime", "numpy")
+    if asked.only:
+        print("\n".join(lines))
+        return
+    wrk = subprocess.run(["wrk", "--version"], capture_output=True, text=True).stdout.split()[1]
+    pins = {
+        line
+        for name in ("serving", "serving-mlserver")
+        for line in (KIT / f"benchmarks/{name}.txt").read_text().split()
+        if line.startswith(("bentoml", "litserve", "mlserver"))
+    }
+    about = [
+        "14 columns (8 numbers, 4 categories, 2 booleans), two classes, gradient boosting where "
+        "nothing else is said. One core serves, wrk has the other; medians of the rounds, in "
+        "which all take turns. CPU µs: user and system time of the whole process tree for one "
+        "request; ingestion, which runs beside the service in a process of its own until it has "
+        "caught up, stands apart. ratio: CPU µs to ours. start: to the first answer, on that one "
+        "core; memory: of the tree, idle. Before it is measured each has to give the "
+        f"probabilities of the plain scikit-learn pipeline within {TOLERANCE:g}, and an answer "
+        "other than 2xx ends the run.",
+        "",
+        "All run on uvicorn, uvloop and httptools, one worker, no access log. MLflow: "
+        "`--env-manager local`, signature enforced, `dataframe_split`. BentoML: metrics off; "
+        "batching: up to 1,024 rows. LitServe: one worker process; batches wait 5 ms. MLServer: "
+        "no parallel workers, the pandas codec. Half load: half of the requests/s above, sent at "
+        "a fixed rate by `benchmarks/open_loop.py` on the other core, measured from the time at "
+        "which each request was due.",
+        "",
+    ]
+    write(
+        "bench-serving",
+        f"{versions}; peers: {', '.join(sorted(pins))}; wrk {wrk}. {asked.rounds} rounds of "
+        f"{asked.seconds} s or more.",
+        about + lines,
+    )
+
+
+if __name__ == "__main__":
+    main()
