@@ -22,7 +22,7 @@ from scripts.demo import environment, free_port
 SERVER_CORE, CLIENT_CORE = "0", "1"
 CONNECTIONS = 32
 TICK = 1e6 / os.sysconf("SC_CLK_TCK")
-INGESTION = "ingest"
+INGESTION = ".ingestion"
 STARTED = 120
 CAUGHT_UP = 30
 WRK = """

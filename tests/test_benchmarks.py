@@ -4,9 +4,11 @@ import csv
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 
+import pytest
 from conftest import KIT, Workspace, environment
 
 
@@ -50,6 +52,7 @@ def test_scoring_is_measured(default_project, tmp_path):
     assert "| logistic_regression (dense), 0.002 M rows |" in said
 
 
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk: sudo apt install wrk")
 def test_serving_is_measured(default_project, tmp_path):
     """Ours and an empty service take their turns; CPU, requests/s and ratio are laid out."""
     project = Workspace(default_project, tmp_path / "penguins").folder
