@@ -56,6 +56,11 @@ class Load:
     cpu: float
     ingestion: float = 0.0
 
+    @property
+    def total(self):
+        """All of it, in µs a request."""
+        return self.cpu + self.ingestion
+
 
 def cpu(pids):
     """Return the CPU time of processes and of their children that ended, in µs."""
