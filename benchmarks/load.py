@@ -188,18 +188,23 @@ class Server:
         """Let wrk send bodies, after a moment of warming up; return what was measured."""
         before = self.cpu(ingestion=True)
         warmed = self.wrk(bodies, warm)
+        self.settle()
         start = self.cpu()
         found = self.wrk(bodies, seconds)
-        spent = self.cpu() - start
+        # What is under way when wrk stops is worked off, and counted with the rest.
         self.settle()
+        spent = self.cpu() - start
         ingestion = 0.0
         if self.ingests():
             # It wakes now and then; what it left for later is its cost all the same.
             if not self.settle(ingestion=True, quiet=2.5, limit=CAUGHT_UP):
                 print(f"{self.log.parent.name}: ingestion lags behind", file=sys.stderr)
-            ingestion = (self.cpu(ingestion=True) - before) / (warmed[0] + found[0])
+            ingestion = self.cpu(ingestion=True) - before
+            ingestion /= warmed[0] + found[0] + 2 * CONNECTIONS
         requests, rate, p99 = found
-        return Load(requests, rate, p99, spent / requests, ingestion)
+        if not requests:
+            sys.exit(f"{self.log.parent.name}: no answer in {seconds} s")
+        return Load(requests, rate, p99, spent / (requests + CONNECTIONS), ingestion)
 
     def open_loop(self, bodies, rate, seconds):
         """Send at a fixed rate; return what `open_loop` prints."""
@@ -221,7 +226,7 @@ class Server:
         requests, took, refused, lost, p99 = map(
             int, re.search(r"^MEASURED (.*)$", said, re.MULTILINE)[1].split()
         )
-        if refused or lost or not requests:
+        if refused or lost:
             name = self.log.parent.name
             log = self.log.read_text()[-3000:]
             sys.exit(f"{name}: of {requests} answers {refused} were no 2xx, {lost} lost\n{log}")
