@@ -13,7 +13,8 @@ REGISTRY = $(shell $(RUN)python -c "from pip._internal.commands import create_co
 unexport VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint locks demo bench bench-batch bench-pipeline bench-search bench-stages clean
+.PHONY: help install test lint locks demo bench bench-batch bench-pipeline bench-search bench-serving \
+	bench-stages clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -45,6 +46,9 @@ bench-batch: .venv/.installed ## Measure scoring files beside pandas and scikit-
 
 bench-pipeline: .venv/.installed ## Measure the pipeline: all of it, after a change, with nothing to do
 	@$(RUN)python -m benchmarks.pipeline
+
+bench-serving: .venv/.installed ## Measure the service beside six others, half an hour, with wrk
+	@$(RUN)python -m benchmarks.serving
 
 bench-stages: .venv/.installed ## Measure every stage on a million rows by 50 columns
 	@$(RUN)python -m benchmarks.stages

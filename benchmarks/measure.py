@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,15 +40,15 @@ def seconds(call):
     return time.perf_counter() - start
 
 
-def install_peers(name):
+def install_peers(name, python=sys.executable):
     """Install the peers pinned in <name>.txt once, into an environment of their own; return it."""
     pinned, peers = KIT / f"benchmarks/{name}.txt", KIT / f".cache/{name}"
-    done = peers / "installed.txt"
-    if not done.exists() or done.read_text() != pinned.read_text():
-        run(KIT / ".venv/bin/uv", "venv", "--clear", "--python", sys.executable, peers)
-        wanted = ["--requirement", pinned]
-        run(KIT / ".venv/bin/uv", "pip", "install", "--python", peers / "bin/python", *wanted)
-        done.write_text(pinned.read_text())
+    done, wanted = peers / "installed.txt", f"{pinned.read_text()}\n{Path(python).resolve()}\n"
+    if not done.exists() or done.read_text() != wanted:
+        run(KIT / ".venv/bin/uv", "venv", "--clear", "--python", python, peers)
+        packages = ["--requirement", pinned]
+        run(KIT / ".venv/bin/uv", "pip", "install", "--python", peers / "bin/python", *packages)
+        done.write_text(wanted)
     return peers
 
 
@@ -68,18 +69,26 @@ def versions_of(project, *names):
     return run(project / ".venv/bin/python", "-c", script, *names).strip()
 
 
-def tree_memory(pid):
-    """Return the resident memory of a process and all its descendants, in bytes."""
+def tree(pid):
+    """List a process and all its descendants that are alive."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         children = [
             int(child)
             for task in Path(f"/proc/{pid}/task").iterdir()
             for child in (task / "children").read_text().split()
         ]
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return pages * resource.getpagesize() + sum(map(tree_memory, children))
+        return []
+    return [pid, *(each for child in children for each in tree(child))]
+
+
+def tree_memory(pid):
+    """Return the resident memory of a process and all its descendants, in bytes."""
+    pages = 0
+    for each in tree(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            pages += int(Path(f"/proc/{each}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
 
 
 def watched(*words, cwd=None, **extra):

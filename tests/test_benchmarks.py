@@ -4,9 +4,11 @@ import csv
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 
+import pytest
 from conftest import KIT, Workspace, environment
 
 
@@ -48,3 +50,27 @@ def test_scoring_is_measured(default_project, tmp_path):
     assert ["naive", "score", "limit"] == [name for name, _, _ in measured]
     assert all(float(memory) > 0.05 for _, _, memory in measured)
     assert "| logistic_regression (dense), 0.002 M rows |" in said
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk: sudo apt install wrk")
+def test_serving_is_measured(default_project, tmp_path):
+    """Ours and an empty service take their turns; CPU, requests/s and ratio are laid out."""
+    project = Workspace(default_project, tmp_path / "penguins").folder
+    words = ["--project", project, "--rounds", "1", "--seconds", "1", "--soak", "0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.serving", *words, "--only", "ours", "bare"],
+        cwd=KIT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    row = r"^\| (.+) \| ([\d,.]+) \| [\d,.]* \| ([\d,]+) \| [\d,.]+ \| ([\d.]+) \|"
+    measured = re.findall(row, done.stdout, re.MULTILINE)
+    assert ["ours, as generated", "bare ASGI, nothing done"] == [each[0] for each in measured[:2]]
+    cpu, rate, ratio = ([float(each[i].replace(",", "")) for each in measured] for i in (1, 2, 3))
+    assert 1 < cpu[1] < cpu[0]
+    assert 10 < rate[0]
+    assert abs(ratio[1] - cpu[1] / cpu[0]) < 0.02
+    assert "| bare ASGI, nothing done ÷ ours, as generated | 1 | " in done.stdout
+    assert "| start to the first prediction | " in done.stdout
