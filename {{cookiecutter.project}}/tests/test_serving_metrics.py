@@ -121,7 +121,7 @@ def test_each_cell_is_told_by_its_name():
         ("events_backlog_segments",): 3,
         ("events_store_up",): 1,
         ("model_swaps_total", ("result", "refused")): 1,
-        ("model_swaps_total", ("result", "swapped")): 0,
+        ("model_swaps_total", ("result", "loaded")): 0,
     }
     assert wanted == {name: numbers[name] for name in wanted}
 

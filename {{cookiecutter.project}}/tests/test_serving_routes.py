@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from {{ cookiecutter.package }}.encoding import encode_frame
 from {{ cookiecutter.package }}.inference import output
+from {{ cookiecutter.package }}.ingestion import Backlog, State
+from {{ cookiecutter.package }}.serving import routes
 from {{ cookiecutter.package }}.serving.app import create_app
 
 LIMIT = 2000
@@ -272,11 +274,28 @@ def test_model_tells_card_contract_and_examples(client, road):
     ]
 
 
-@pytest.mark.parametrize("probe", ["/health/live", "/health/ready"])
-def test_health(client, probe):
-    """Both probes are green when a model is loaded."""
-    answer = client.get(probe)
+def test_live(client):
+    """The process answers."""
+    answer = client.get("/health/live")
     assert (200, {"status": "ok"}) == (answer.status_code, answer.json())
+
+
+def test_ready_tells_what_needs_a_look(client, road, monkeypatch):
+    """With a model the service is ready; what waits, and why, stands beside."""
+    waiting = Backlog(2, 300, State(error="the store is away"))
+    monkeypatch.setattr(routes, "backlog", lambda folder: waiting)
+    answer = client.get("/health/ready")
+    assert 200 == answer.status_code
+    assert {
+        "status": "ok",
+        "model": {"name": "Garden", "version": road.predictor.card["version"]},
+        "refused": None,
+        "events": {
+            "backlog_bytes": 300,
+            "backlog_segments": 2,
+            "store_error": "the store is away",
+        },
+    } == answer.json()
 
 
 @pytest.mark.parametrize("path", PAGE_FILES)

@@ -35,7 +35,7 @@ from .holds import Holds
 from .keys import Keys, guarded
 from .limits import Places, limited
 from .logs import recorded
-from .metrics import Metrics, measured
+from .metrics import Backlog, Metrics, measured
 from .rollout import Rollout
 from .served import Served
 from .shadow import Shadow
@@ -98,9 +98,11 @@ def create_app(settings: Settings, folder: Path | None = None, hot: bool = True)
     if settings.events.mode != "off":
         app.state.log = EventLog(settings.events.folder, durable=settings.events.mode == "disk")
         shadow = Shadow(rollout, app.state.log, metrics)
+        metrics.backlog = partial(_backlog, settings.events.folder)
     app.state.batcher = Batcher(app.state.log, metrics, shadow)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     for each in rollout.slots:
+        each.counted = metrics.swap
         each.fill()
     # Around all of the framework: what it answers by itself, such as a fault, passes here too.
     stack = app.build_middleware_stack()
@@ -290,6 +292,11 @@ def _paths(app: FastAPI) -> list[str]:
 
 def _version(slot: Slot) -> str | None:
     return slot.served.model.version if slot.served else None
+
+
+def _backlog(folder: Path) -> Backlog:
+    waiting = ingestion.backlog(folder)
+    return Backlog(waiting.bytes, waiting.segments, waiting.state.error is None)
 
 
 def _challenger(settings: Settings) -> Slot | None:

@@ -14,13 +14,13 @@ from ..artifacts import replacing
 from ..errors import ServingError
 from .errors import response, unauthorized
 from .limits import PROBES
+from .routes import FILES
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<digest>[0-9a-f]{64})")
 SECONDS_BETWEEN_LOOKS = 1.0
 # What shows how to ask, or is asked by machines that have no key.
-OPEN = PROBES | {"/", "/page.css", "/page.js", "/icon.svg", "/favicon.ico"}
-OPEN |= {"/docs", "/docs/oauth2-redirect", "/openapi.json"}
+OPEN = PROBES | FILES.keys() | {"/docs", "/docs/oauth2-redirect", "/openapi.json"}
 # The operator's token is asked for there.
 OPEN_FOLDERS = ("/static-offline-docs/", "/admin/")
 

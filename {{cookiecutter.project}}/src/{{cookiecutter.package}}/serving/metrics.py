@@ -38,7 +38,7 @@ STATUSES = (
 )
 PHASES = ("decode", "queue", "model", "write")
 DECODE, QUEUE, MODEL, WRITE = range(len(PHASES))
-SWAPS = ("swapped", "refused", "rolled_back")
+SWAPS = ("loaded", "refused", "rolled_back")
 REQUEST_SECONDS = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
@@ -175,7 +175,7 @@ class Metrics:
         self.cells[DROPPED] += requests
 
     def swap(self, result: str) -> None:
-        """Count a change of the model: ``swapped``, ``refused`` or ``rolled_back``."""
+        """Count a change of the model: ``loaded``, ``refused`` or ``rolled_back``."""
         self.cells[SWAPPED + SWAPS.index(result)] += 1
 
     def exposition(self) -> bytes:

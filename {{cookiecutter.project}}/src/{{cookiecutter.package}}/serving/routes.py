@@ -12,13 +12,14 @@ from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from ..ingestion import backlog
 from .batching import Call
 from .errors import ErrorAnswer, malformed, too_large
 from .front import MOST_BYTES
 from .headers import PAGE_HEADERS
 from .metrics import Metrics
 from .rollout import Rollout
-from .schemas import HealthAnswer, ModelAnswer
+from .schemas import EventsAnswer, HealthAnswer, ModelAnswer, ReadyAnswer
 from .served import Served
 from .slot import Slot
 from .trace import new_base
@@ -97,12 +98,19 @@ async def live() -> HealthAnswer:
 
 
 @router.get("/health/ready", tags=["operation"], responses={503: FAILURES[503]})
-def ready(request: Request) -> HealthAnswer:
+def ready(request: Request) -> ReadyAnswer:
     """Answer 200 if a model is loaded; where none is, try to load it again."""
-    slot = _slot(request)
+    slot, settings = _slot(request), request.app.state.settings.events
     slot.fill()
-    slot.require()
-    return HealthAnswer(status="ok")
+    served, events = slot.require(), None
+    if settings.mode != "off":
+        waiting = backlog(settings.folder)
+        events = EventsAnswer(
+            backlog_bytes=waiting.bytes,
+            backlog_segments=waiting.segments,
+            store_error=waiting.state.error,
+        )
+    return ReadyAnswer(status="ok", model=served.model, refused=slot.reason or None, events=events)
 
 
 @router.get("/metrics", tags=["operation"], response_class=Response)

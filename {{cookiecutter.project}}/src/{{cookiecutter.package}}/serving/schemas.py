@@ -34,6 +34,22 @@ class HealthAnswer(BaseModel):
     status: str = Field(examples=["ok"])
 
 
+class EventsAnswer(BaseModel):
+    """What of the event log is not in the store yet."""
+
+    backlog_bytes: int
+    backlog_segments: int
+    store_error: str | None = Field(description="Why the store takes nothing; events wait for it.")
+
+
+class ReadyAnswer(HealthAnswer):
+    """The state of the service: ready also where something needs a look."""
+
+    model: Model
+    refused: str | None = Field(description="Why what the source offers is not served.")
+    events: EventsAnswer | None = Field(description="Null where no events are kept.")
+
+
 class SwapAnswer(BaseModel):
     """Which model serves after an operator's request, and which one was put aside."""
 

@@ -8,7 +8,7 @@ answer is of exactly one version.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
@@ -48,6 +48,8 @@ class Slot:  # pylint: disable=too-many-instance-attributes
         What a rollback puts back.
     swaps : dict of str to int
         How many versions were ``loaded``, ``refused`` and ``rolled_back``.
+    counted : callable
+        Is told of each.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Slot:  # pylint: disable=too-many-instance-attributes
         self.served: Served | None = None
         self.previous: Served | None = None
         self.swaps = {"loaded": 0, "refused": 0, "rolled_back": 0}
+        self.counted: Callable[[str], None] = lambda result: None
         # A load takes its time, which a rollback does not wait for.
         self._loading, self._lock = Lock(), Lock()
         self._seen = ""
@@ -166,7 +169,7 @@ class Slot:  # pylint: disable=too-many-instance-attributes
 
     def _put_back(self, held: Served, previous: Served) -> tuple[Served, Served]:
         self.served, self.previous = previous, None
-        self.swaps["rolled_back"] += 1
+        self._count("rolled_back")
         self._refused = _is_held(held.version)
         logger.warning("version %s serves again: %s", previous.version, self._refused)
         return previous, held
@@ -194,8 +197,12 @@ class Slot:  # pylint: disable=too-many-instance-attributes
             if served and served.version != version:
                 self.previous = served
             self.served = fresh
-            self.swaps["loaded"] += 1
+            self._count("loaded")
         logger.info("version %s serves", version)
+
+    def _count(self, result: str) -> None:
+        self.swaps[result] += 1
+        self.counted(result)
 
     def _accept(self, offered: str, refused: str = "") -> None:
         self._seen, self._refused = offered, refused
@@ -204,7 +211,7 @@ class Slot:  # pylint: disable=too-many-instance-attributes
     def _refuse(self, offered: str, error: Exception) -> None:
         why, before = _line(error), self._refused
         self._accept(offered, why)
-        self.swaps["refused"] += 1
+        self._count("refused")
         if why != before:
             self._warn(why, error)
 
