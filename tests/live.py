@@ -6,15 +6,31 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from pathlib import Path
+
+from conftest import environment, wait_until_ready
+
+from scripts.demo import free_port
 
 CONNECTIONS = 4
 PAUSE_S = 0.003
 MOST_ROWS = 3
+STORED = """
+import json, sys
+import sqlalchemy
+from penguins.store import opened, prediction_event
+
+event = prediction_event.c
+columns = (event.prediction_id, event.features, event.output, event.status, event.role)
+with opened(sys.argv[1]) as store, store.reading() as connection:
+    json.dump([list(row) for row in connection.execute(sqlalchemy.select(*columns))], sys.stdout)
+"""
 
 
 class Load(threading.Thread):
@@ -92,6 +108,81 @@ class Load(threading.Thread):
         self.join()
 
 
+class Place:
+    """Where a service keeps its events, and how it is started."""
+
+    def __init__(self, project, folder, store=None, **variables):
+        self.project, self.folder = project, folder
+        self.events = folder / "events"
+        self.store = store or f"sqlite:///{self.events}/store.db"
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "log"
+        self.variables = {
+            "PYTHONPATH": str(project / "src"),
+            "APP_SERVING__PORT": str(self.port),
+            "APP_SERVING__STATE": str(folder / "state"),
+            "APP_EVENTS__FOLDER": str(self.events),
+            "APP_EVENTS__STORE": self.store,
+            **variables,
+        }
+
+    def popen(self, *words, **options):
+        """Start the project's Python, which writes into one log with all that it starts."""
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [self.project / ".venv/bin/python", *words],
+                cwd=self.project,
+                env=environment(**self.variables),
+                stderr=log,
+                **{"stdout": log, **options},
+            )
+
+    @contextlib.contextmanager
+    def serving(self):
+        """Serve for a while."""
+        server = self.popen("-m", "penguins", "serve")
+        try:
+            wait_until_ready(self.address)
+            yield server
+            server.send_signal(signal.SIGTERM)
+            assert 0 == server.wait(30), self.log.read_text()[-4000:]
+        finally:
+            server.kill()
+            server.wait()
+
+    def ingestion(self):
+        """Find the processes that ingest: what a service leaves behind lives on for a while."""
+        return processes(".ingestion", self.variables["APP_EVENTS__FOLDER"])
+
+    def segments(self):
+        """List what waits."""
+        return sorted(self.events.glob("*.log"))
+
+    def drain(self):
+        """Wait until nobody ingests any more, then ingest the rest."""
+        wait(lambda: not self.ingestion(), 60, "ingestion does not end")
+        assert 0 == self.popen("-m", "penguins", "events", "ingest").wait(), self.log.read_text()
+        assert [] == self.segments()
+
+    def stored(self):
+        """Return the rows of the store by prediction."""
+        command = [self.project / ".venv/bin/python", "-c", STORED, self.store]
+        said = subprocess.check_output(command, env=environment(**self.variables))
+        rows = json.loads(said)
+        assert 1 == max(Counter(row[0] for row in rows).values())
+        return {row[0]: row[1:] for row in rows}
+
+    def assert_kept(self, load):
+        """Every acknowledged prediction is in the store once, as it was asked and answered."""
+        acknowledged, stored = load.acknowledged(), self.stored()
+        lost = acknowledged.keys() - stored.keys()
+        assert set() == lost, f"{len(lost)} of {len(acknowledged)}: {self.log.read_text()[-4000:]}"
+        for name, (row, prediction) in acknowledged.items():
+            assert [row, prediction, 200, "champion"] == stored[name]
+        return len(acknowledged), len(stored)
+
+
 def wait(until, seconds, problem):
     """Return what a function returns as soon as that is true."""
     end = time.monotonic() + seconds
@@ -106,9 +197,9 @@ def processes(word, variable):
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if word.encode() in (process / "cmdline").read_bytes():
-                if variable.encode() in (process / "environ").read_bytes():
-                    found.append(int(process.name))
+            called, told = (process / name for name in ("cmdline", "environ"))
+            if word.encode() in called.read_bytes() and variable.encode() in told.read_bytes():
+                found.append(int(process.name))
     return found
 
 

@@ -4,17 +4,12 @@ import contextlib
 import json
 import os
 import random
-import signal
 import subprocess
-import sys
 import time
-from collections import Counter
 
 import pytest
-from conftest import environment, wait_until_ready
-from live import Load, ask, counted, kill, processes, wait
-
-from scripts.demo import free_port
+from conftest import wait_until_ready
+from live import Load, Place, ask, counted, kill, wait
 
 # Most of the second that a service takes to start goes into importing libraries. This process has
 # them; for each line that it reads it becomes two, and the other one is the service: it imports the
@@ -42,93 +37,8 @@ from penguins.cli import main
 ingestion.POLL_SECONDS = 0.05
 main()
 """
-STORED = """
-import json, sys
-import sqlalchemy
-from penguins.store import opened, prediction_event
-
-event = prediction_event.c
-columns = (event.prediction_id, event.features, event.output, event.status, event.role)
-with opened(sys.argv[1]) as store, store.reading() as connection:
-    json.dump([list(row) for row in connection.execute(sqlalchemy.select(*columns))], sys.stdout)
-"""
 SMALL_DISK = 4_000_000
 WORKERS_KILLED = 10
-
-
-class Place:
-    """Where a service keeps its events, and how it is started."""
-
-    def __init__(self, project, folder, store=None, **variables):
-        self.project, self.folder = project, folder
-        self.events = folder / "events"
-        self.store = store or f"sqlite:///{self.events}/store.db"
-        self.port = free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
-        self.log = folder / "log"
-        self.variables = {
-            "PYTHONPATH": str(project / "src"),
-            "APP_SERVING__PORT": str(self.port),
-            "APP_SERVING__STATE": str(folder / "state"),
-            "APP_EVENTS__FOLDER": str(self.events),
-            "APP_EVENTS__STORE": self.store,
-            **variables,
-        }
-
-    def popen(self, *words, **options):
-        """Start the project's Python, which writes into one log with all that it starts."""
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [self.project / ".venv/bin/python", *words],
-                cwd=self.project,
-                env=environment(**self.variables),
-                stderr=log,
-                **{"stdout": log, **options},
-            )
-
-    @contextlib.contextmanager
-    def serving(self):
-        """Serve for a while."""
-        server = self.popen("-m", "penguins", "serve")
-        try:
-            wait_until_ready(self.address)
-            yield server
-            server.send_signal(signal.SIGTERM)
-            assert 0 == server.wait(30), self.log.read_text()[-4000:]
-        finally:
-            server.kill()
-            server.wait()
-
-    def ingestion(self):
-        """Find the processes that ingest: what a service leaves behind lives on for a while."""
-        return processes(".ingestion", self.variables["APP_EVENTS__FOLDER"])
-
-    def segments(self):
-        """List what waits."""
-        return sorted(self.events.glob("*.log"))
-
-    def drain(self):
-        """Wait until nobody ingests any more, then ingest the rest."""
-        wait(lambda: not self.ingestion(), 60, "ingestion does not end")
-        assert 0 == self.popen("-m", "penguins", "events", "ingest").wait(), self.log.read_text()
-        assert [] == self.segments()
-
-    def stored(self):
-        """Return the rows of the store by prediction."""
-        command = [self.project / ".venv/bin/python", "-c", STORED, self.store]
-        said = subprocess.check_output(command, env=environment(**self.variables))
-        rows = json.loads(said)
-        assert 1 == max(Counter(row[0] for row in rows).values())
-        return {row[0]: row[1:] for row in rows}
-
-    def assert_kept(self, load):
-        """Every acknowledged prediction is in the store once, as it was asked and answered."""
-        acknowledged, stored = load.acknowledged(), self.stored()
-        lost = acknowledged.keys() - stored.keys()
-        assert set() == lost, f"{len(lost)} of {len(acknowledged)}: {self.log.read_text()[-4000:]}"
-        for name, (row, prediction) in acknowledged.items():
-            assert [row, prediction, 200, "champion"] == stored[name]
-        return len(acknowledged), len(stored)
 
 
 @contextlib.contextmanager
@@ -153,8 +63,14 @@ def children(number):
         return list(map(int, listed.read().split()))
 
 
-def commits(place):
-    """Return what changes with each commit in a SQLite store."""
+def wait_for_a_commit(place):
+    """Return when something is added to a SQLite store."""
+    before = written(place)
+    wait(lambda: written(place) != before, 30, "nothing is ingested")
+
+
+def written(place):
+    """Return what changes with each commit."""
     with contextlib.suppress(FileNotFoundError):
         found = (place.events / "store.db-wal").stat()
         return found.st_mtime_ns, found.st_size
@@ -175,8 +91,7 @@ def test_killed_at_random_moments(default_project, tmp_path, mode, kills):
             service = service or start()
             load.wait_for()
             if at_ingestion := random.random() < 0.4:
-                before = commits(place)
-                wait(lambda: commits(place) != before, 30, "nothing is ingested")
+                wait_for_a_commit(place)
             # A commit and what belongs to it are some thousandths of a second.
             longest = random.choice([0.02, 0.3]) if at_ingestion else 0.3
             time.sleep(random.uniform(0, longest))
