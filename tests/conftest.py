@@ -23,7 +23,7 @@ TEMPLATE = KIT / "{{cookiecutter.project}}"
 PASSWORD = "geh:eim%/?"
 QUOTED = "geh%3Aeim%25%2F%3F"
 # These come first, so that no worker is left alone with one of them at the end.
-LONGEST = ["workflows", "dag", "projects", "mutations", "lifecycle", "static", "demo"]
+LONGEST = ["workflows", "dag", "crash", "projects", "mutations", "lifecycle", "static", "demo"]
 
 
 def pytest_collection_modifyitems(items):

@@ -122,6 +122,12 @@ PROJECT_FAULTS = {
         "            if len(body) < 0:\n",
         "test_serving_routes.py::test_body_limit",
     ),
+    "a library tells of models": (
+        "src/penguins/__init__.py",
+        '"ORT_DISABLE_TELEMETRY", "1"',
+        '"ORT_DISABLE_TELEMETRY_", "1"',
+        "test_plan.py::test_nobody_is_told_of_models",
+    ),
     "two stages are swapped": (
         "src/penguins/stages.py",
         '    "prepare": prepare,\n    "train": train,\n',
@@ -130,8 +136,8 @@ PROJECT_FAULTS = {
     ),
     "ready without a model": (
         "src/penguins/serving/routes.py",
-        "    slot.fill()\n    slot.require()\n",
-        "",
+        "served, events = slot.require(), None",
+        "return ReadyAnswer.model_construct(status='ok')",
         "test_serving_slot.py::test_without_a_bundle_there_is_no_answer",
     ),
     "an equal model is promoted": (

@@ -282,6 +282,26 @@ def test_ids():
     assert set() == {second.next() for _ in range(100)} & set(made)
 
 
+def test_a_place_that_cannot_be_a_folder(tmp_path):
+    """Where events cannot be written one line says where, and what to do."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ServingError, match=r"file/log cannot be written \(Not a dir.* events.mode"):
+        EventLog(tmp_path / "file" / "log")
+
+
+def test_a_disk_that_is_full_already(tmp_path, monkeypatch):
+    """A service may start there: it refuses until there is room, and then goes on."""
+
+    def full(**_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(events, "TemporaryFile", full)
+    log = EventLog(tmp_path)
+    log.append([event(1)])
+    assert [event(1)] == [found for found, _ in events.read(log.path)]
+    log.close()
+
+
 def test_a_system_without_locks(tmp_path, monkeypatch):
     """Where files cannot be locked that is said, with the way out."""
     monkeypatch.setattr(events, "fcntl", None)

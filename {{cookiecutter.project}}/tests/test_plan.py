@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -119,3 +120,13 @@ def test_trees_asked_one_by_one_are_the_forest(forest):
     model = forest(n_estimators=7, random_state=0).fit(matrix, target)
     expected = getattr(model, "predict_proba", model.predict)(matrix)
     np.testing.assert_array_equal(expected, ask(model, matrix))
+
+
+def test_nobody_is_told_of_models(road, tmp_path):
+    """Loading a model leaves nothing in the home folder, where onnxruntime collects its reports."""
+    script = f"import sys, {inference.__name__} as it; it.Predictor.load(sys.argv[1])"
+    # In the environment of a CI service they are off by themselves.
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    command = [sys.executable, "-c", script, str(road.settings.serving.bundle)]
+    subprocess.run(command, env={**kept, "HOME": str(tmp_path)}, check=True)
+    assert [] == list(tmp_path.rglob("*"))
