@@ -122,7 +122,9 @@ def test_workers_are_killed(default_project, tmp_path):
                 time.sleep(random.uniform(0, 0.3))
                 kill(random.choice(workers))
                 load.wait_for(20)
-            kill(server.pid, *both(server.pid), *place.ingestion())
+            # They would outlive the one that starts them.
+            workers = wait(lambda: both(server.pid), 30, "no second worker")
+            kill(server.pid, *workers, *place.ingestion())
     assert load.breaks >= WORKERS_KILLED
     place.drain()
     place.assert_kept(load)
