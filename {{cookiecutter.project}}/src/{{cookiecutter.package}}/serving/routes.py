@@ -132,11 +132,16 @@ def _require_plain_json(request: Request) -> None:
         raise malformed(f"content-encoding {encoding!r} is not supported: send the body as it is")
 
 
-def _answer(served: Served, body: bytes, counted: Metrics) -> Response:
+def read_json(body: bytes) -> Any:
+    """Parse a body, or refuse it."""
     try:
-        content = from_json(body, allow_inf_nan=False)
+        return from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise malformed(f"the body is no JSON: {error}") from error
+
+
+def _answer(served: Served, body: bytes, counted: Metrics) -> Response:
+    content = read_json(body)
     try:
         rows = rows_by_name(served.request.model_validate(content))
     except ValidationError as error:
