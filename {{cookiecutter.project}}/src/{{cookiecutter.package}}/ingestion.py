@@ -440,10 +440,10 @@ def _answers(event: Event) -> list[Raw]:
         return []
 
 
-def _batches(path: Path, position: int) -> Iterator[tuple[list[Event], int]]:
+def _batches(path: Path, start: int) -> Iterator[tuple[list[Event], int]]:
     batch: list[Event] = []
-    size = 0
-    for event, position in events.read(path, position):  # noqa: B020, PLR1704
+    size, position = 0, start
+    for event, position in events.read(path, start):
         batch.append(event)
         size += len(event.body) + len(event.answer)
         if len(batch) >= BATCH_EVENTS or size >= BATCH_BYTES:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import State
 
@@ -18,8 +18,9 @@ from ..contract import Contract, Label
 from ..encoding import shortened
 from ..errors import StoreError
 from ..settings import Events
-from .errors import MOST_DETAILS, Detail, ErrorAnswer, RequestError, malformed
+from .errors import MOST_DETAILS, Detail, ErrorAnswer, RequestError
 from .routes import FAILURES, ChampionDep, read_body
+from .rows import read_json
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -98,11 +99,7 @@ async def feedback(request: Request, served: ChampionDep) -> Response:
 
 def _truths(body: bytes, contract: Contract) -> list[Truth]:
     try:
-        content = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise malformed(f"the body is no JSON: {error}") from error
-    try:
-        truths = Truths.model_validate(content).truths
+        truths = Truths.model_validate(read_json(body)).truths
     except ValidationError as error:
         problems = error.errors(include_url=False)
         raise _invalid([(problem["loc"], problem["msg"]) for problem in problems]) from error

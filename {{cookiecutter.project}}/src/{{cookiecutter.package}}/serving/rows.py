@@ -94,10 +94,7 @@ class Decoder:
 
     def thorough(self, body: bytes, most: int = sys.maxsize) -> Rows:
         """Decode a body in any form that is taken, or say what is wrong with it."""
-        try:
-            content = from_json(body, allow_inf_nan=False)
-        except ValueError as error:
-            raise malformed(f"the body is no JSON: {error}") from error
+        content = read_json(body)
         given = content.get("rows") if isinstance(content, dict) else None
         if isinstance(given, list) and len(given) > most:
             raise too_many_rows(len(given), most)
@@ -107,6 +104,14 @@ class Decoder:
             raise invalid(error.errors(include_url=False), self.contract) from error
         values: Rows = encode_rows(self.contract, rows)[0].tolist()
         return values
+
+
+def read_json(body: bytes) -> Any:
+    """Parse a body, or refuse it."""
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise malformed(f"the body is no JSON: {error}") from error
 
 
 def _request(contract: Contract) -> Any:
