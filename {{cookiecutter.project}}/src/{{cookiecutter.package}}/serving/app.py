@@ -6,7 +6,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from functools import partial, reduce
 from ipaddress import ip_address
@@ -20,7 +20,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.supervisors import Multiprocess
 
 from .. import ingestion
@@ -110,6 +110,18 @@ def create_app(settings: Settings, folder: Path | None = None, hot: bool = True)
     stack = app.build_middleware_stack()
     app.middleware_stack = reduce(lambda wrapped, layer: layer(wrapped), layers(app, hot), stack)
     return app
+
+
+def entrance(settings: Settings, folder: Path | None = None) -> ASGIApp:
+    """Build the service, as `create_app`, and return what its requests meet first."""
+    app = create_app(settings, folder)
+    outermost: ASGIApp = app.middleware_stack  # type: ignore[assignment]
+
+    def entered(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        scope["app"] = app
+        return outermost(scope, receive, send)
+
+    return entered
 
 
 def layers(app: FastAPI, hot: bool) -> list[Callable[[ASGIApp], ASGIApp]]:
@@ -235,8 +247,11 @@ def serve(settings: Settings) -> None:
         )
         folder = Path(exits.enter_context(TemporaryDirectory())) if serving.workers > 1 else None
         config = uvicorn.Config(
-            partial(create_app, settings, folder),
+            partial(entrance, settings, folder),
             factory=True,
+            interface="asgi3",
+            # Nobody asks where a request came from: what proxies say of it need not be read.
+            proxy_headers=False,
             workers=serving.workers,
             log_config=logs.configuration(serving),
             log_level=None,
