@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from ..errors import ServingError
 from ..events import EventLog
 from ..settings import DELIMITER, PREFIX, Serving, Settings
-from . import errors, routes, schemas
+from . import errors, inference_protocol, invocations, routes, schemas
 from .batching import Batcher
 from .front import Front
 from .metrics import Metrics, measure
@@ -27,7 +27,8 @@ from .served import Served
 from .slot import Slot
 from .trace import identify
 
-ROUTERS = (routes.router,)
+DOORS = (invocations, inference_protocol)
+ROUTERS = (routes.router, *(door.router for door in DOORS))
 REFERENCE = "#/components/schemas/{model}"
 
 
@@ -100,12 +101,17 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     description = get_openapi(
         title=app.title, version=version, description=app.description, routes=app.routes
     )
+    contract, row = None, {}
     if served:
-        _describe_prediction(description, served)
+        row = _describe_prediction(description, served)
+        contract = served.predictor.contract
+    for door in DOORS:
+        door.describe(description, contract, row)
     return description
 
 
-def _describe_prediction(description: dict[str, Any], served: Served) -> None:
+def _describe_prediction(description: dict[str, Any], served: Served) -> dict[str, Any]:
+    """Describe /predict, and return a row that it answers."""
     models = {"request": served.request, "answer": served.answer}
     _, definitions = models_json_schema(
         [(served.request, "validation"), (served.answer, "serialization")],
@@ -116,12 +122,15 @@ def _describe_prediction(description: dict[str, Any], served: Served) -> None:
         {"schema": {"$ref": REFERENCE.format(model=model.__name__)}} for model in models.values()
     )
     predictor = served.predictor
-    request["example"] = schemas.example_request(predictor.contract, predictor.examples)
-    if example := schemas.example_answer(predictor.card, predictor.examples):
-        answer["example"] = example
+    example = schemas.example_request(predictor.contract, predictor.examples)
+    request["example"] = example
+    if given := schemas.example_answer(predictor.card, predictor.examples):
+        answer["example"] = given
     operation = description["paths"]["/predict"]["post"]
     operation["requestBody"] = {"required": True, "content": {"application/json": request}}
     operation["responses"]["200"]["content"] = {"application/json": answer}
+    row: dict[str, Any] = example["rows"][0]
+    return row
 
 
 def serve(settings: Settings) -> None:

@@ -1,6 +1,5 @@
 """The addresses of the service."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -10,14 +9,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import to_json
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
 from .batching import Call
-from .errors import ErrorAnswer, malformed, too_large
-from .front import MOST_BYTES
+from .bodies import JSON, aside, read
+from .errors import ErrorAnswer
 from .metrics import Metrics
-from .rows import Rows
 from .schemas import HealthAnswer, ModelAnswer
 from .served import Served
 from .slot import Slot
@@ -65,13 +61,36 @@ ServedDep = Annotated[Served, Depends(_served)]
 async def predict(request: Request, served: ServedDep) -> Response:
     """Predict rows; a value that the model has not seen the like of is answered with a warning."""
     start = perf_counter()
-    body = await _body(request, request.app.state.settings.serving.max_body_bytes)
-    decode: Callable[[bytes], Rows] = served.decode
-    # Decoding a large body takes its time, too.
-    rows = decode(body) if len(body) < MOST_BYTES else await run_in_threadpool(decode, body)
+    _, body = await read(request)
+    call = await answered(request, served, body, start)
+    return Response(call.answer, media_type=JSON)
+
+
+async def answered(request: Request, served: Served, body: bytes, start: float) -> Call:
+    """Answer a body as /predict takes it, whatever door it came through.
+
+    Parameters
+    ----------
+    request : Request
+    served : Served
+    body : bytes
+    start : float
+        When the request came, as `time.perf_counter` has it.
+
+    Returns
+    -------
+    Call
+        Answered, and its event is in the log.
+
+    Raises
+    ------
+    RequestError
+        Where the body is not what the contract says, or the event cannot be kept.
+    """
+    rows = await aside(len(body), served.decode, body)
     call = Call(served, body, rows, new_base(), request.scope["request_id"], start)
     await request.app.state.batcher.answer(call)
-    return Response(call.answer, media_type="application/json")
+    return call
 
 
 @router.get("/model", tags=["model"], response_model=ModelAnswer, responses={503: FAILURES[503]})
@@ -117,32 +136,5 @@ for path in FILES:
     router.add_api_route(path, page, include_in_schema=False)
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """Read a JSON body, never more of it than the limit."""
-    _require_plain_json(request)
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
-        raise too_large(limit)
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise too_large(limit)
-    except ClientDisconnect as error:
-        raise malformed("the connection was closed before the end of the body") from error
-    return bytes(body)
-
-
-def _require_plain_json(request: Request) -> None:
-    content_type = request.headers.get("content-type", "")
-    media_type, *parameters = content_type.lower().replace(" ", "").split(";")
-    charsets = [each.partition("=")[2].strip('"') for each in parameters if "charset=" in each]
-    if media_type != "application/json" or charsets not in ([], ["utf-8"]):
-        raise malformed(f"expected content-type application/json in UTF-8, not {content_type!r}")
-    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise malformed(f"content-encoding {encoding!r} is not supported: send the body as it is")
-
-
 def _json(content: Any) -> Response:
-    return Response(to_json(content), media_type="application/json")
+    return Response(to_json(content), media_type=JSON)
