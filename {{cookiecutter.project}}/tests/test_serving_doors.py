@@ -218,7 +218,7 @@ def test_every_door_agrees_with_the_pipeline(each_road):
     names = [column.name for column in contract.features]
     rows = frame[names].astype(object).where(frame[names].notna(), None).to_dict("records")
     fitted = output(each_road.pipeline, contract, encode_frame(contract, frame))
-    (labels, shares, scores) = zip(*Doors(each_road).infer(rows, binary=True), strict=True)
+    labels, shares, scores = zip(*Doors(each_road).infer(rows, binary=True), strict=True)
     if fitted.probabilities is not None:
         given = [list(share.values()) for share in shares]
         np.testing.assert_allclose(given, fitted.probabilities, atol=1e-12)

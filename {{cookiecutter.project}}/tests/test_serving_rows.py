@@ -42,13 +42,13 @@ STRANGE = st.fixed_dictionaries(
     {}, optional={**{name: ANY | values for name, values in VALUES.items()}, **IGNORED, "else": ANY}
 )
 # What few JSON writers would write, put where a value stands.
-NUMERALS = ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "01", "1.", "+1", "0x1", "1_0", "-"]
-NUMERALS += ["1e", "1.0", "1e0", "10e-1", "1E+2", "0.1e1", "-0", "-0.0", "1e-400", "\t1", " 1 "]
-NUMERALS += ["1" + "0" * 5000, "1" * 4301, "0" * 30 + "1", "9007199254740993", "0.1" + "0" * 400]
-QUOTED = ['"\\ud800"', '"\\udc00\\ud800"', '"\\ud83d\\ude00"', '"\\u0000"', '"\\x"', '"\t"', "'a'"]
-QUOTED += ['"a" "b"', '"\\u00d6"', "tru", "nul", "\\", '"', "", "1, 2"]
-NESTED = [f"{'[' * n}{']' * n}" for n in (1, 100, 190, 300, 2000)]
-NESTED += ['{"a":' * n + "1" + "}" * n for n in (1, 190, 300, 2000)]
+numerals = ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "01", "1.", "+1", "0x1", "1_0", "-"]
+numerals += ["1e", "1.0", "1e0", "10e-1", "1E+2", "0.1e1", "-0", "-0.0", "1e-400", "\t1", " 1 "]
+numerals += ["1" + "0" * 5000, "1" * 4301, "0" * 30 + "1", "9007199254740993", "0.1" + "0" * 400]
+quoted = ['"\\ud800"', '"\\udc00\\ud800"', '"\\ud83d\\ude00"', '"\\u0000"', '"\\x"', '"\t"', "'a'"]
+quoted += ['"a" "b"', '"\\u00d6"', "tru", "nul", "\\", '"', "", "1, 2"]
+nested = [f"{'[' * n}{']' * n}" for n in (1, 100, 190, 300, 2000)]
+nested += ['{"a":' * n + "1" + "}" * n for n in (1, 190, 300, 2000)]
 ENDINGS = ["", " ", "\n", "x", ",", "{}", "\x00", "\ufeff"]
 
 
@@ -98,7 +98,7 @@ def test_what_is_refused_is_refused_by_both(decoder, rows):
 def test_literals_and_depths(decoder, name):
     """Numbers, texts and depths that JSON may not have, beside or instead of a usual value."""
     row = json.dumps(ROW)[1:-1]
-    for literal in [*NUMERALS, *QUOTED, *NESTED]:
+    for literal in [*numerals, *quoted, *nested]:
         value = f'"{name}": {literal}'
         for pairs in (f"{value}, {row}", f"{row}, {value}"):
             agreed(decoder, ('{"rows": [{' + pairs + "}]}").encode())

@@ -167,6 +167,26 @@ async def _version(version: Annotated[str, Path()], served: ModelDep) -> None:
 VERSION = [Depends(_version)]
 
 
+# First, as the framework looks at one route after the other.
+@router.post("/models/{name}/infer", **INFER)
+@router.post("/models/{name}/versions/{version}/infer", dependencies=VERSION, **INFER)
+async def infer(request: Request, served: ModelDep) -> Response:
+    """Predict rows that come as tensors, one for each column."""
+    start = perf_counter()
+    _, body = await read(request, (JSON, BINARY, ""))
+    length = request.headers.get(HEADER, str(len(body)))
+    if not length.isdecimal() or int(length) > len(body):
+        raise refused(HEADER, f"expected a number of bytes within the body, not {length!r}")
+    asked, rows = await aside(len(body), parse, served.predictor.contract, body, int(length))
+    wanted = _wanted(asked, [name for name, *_ in _outputs(served)])
+    call = await answered(request, served, rows, start)
+    content, header = await aside(len(call.answer), _answer, call, asked, wanted)
+    headers = {"x-model-version": served.model.version}
+    if header is not None:
+        headers[HEADER] = str(header)
+    return Response(content, headers=headers, media_type=JSON if header is None else BINARY)
+
+
 @router.get("")
 async def server(request: Request) -> ServerAnswer:
     """Tell what is spoken here."""
@@ -218,25 +238,6 @@ async def metadata(served: ModelDep) -> ModelAnswer:
 async def model_ready(_: ModelDep) -> ReadyAnswer:
     """Answer 200 if this model is loaded."""
     return ReadyAnswer(ready=True)
-
-
-@router.post("/models/{name}/infer", **INFER)
-@router.post("/models/{name}/versions/{version}/infer", dependencies=VERSION, **INFER)
-async def infer(request: Request, served: ModelDep) -> Response:
-    """Predict rows that come as tensors, one for each column."""
-    start = perf_counter()
-    _, body = await read(request, (JSON, BINARY, ""))
-    length = request.headers.get(HEADER, str(len(body)))
-    if not length.isdecimal() or int(length) > len(body):
-        raise refused(HEADER, f"expected a number of bytes within the body, not {length!r}")
-    asked, rows = await aside(len(body), parse, served.predictor.contract, body, int(length))
-    wanted = _wanted(asked, [name for name, *_ in _outputs(served)])
-    call = await answered(request, served, rows, start)
-    content, header = await aside(len(call.answer), _answer, call, asked, wanted)
-    headers = {"x-model-version": served.model.version}
-    if header is not None:
-        headers[HEADER] = str(header)
-    return Response(content, headers=headers, media_type=JSON if header is None else BINARY)
 
 
 def describe(description: dict[str, Any], contract: Contract | None, row: dict[str, Any]) -> None:

@@ -30,9 +30,9 @@ TYPES: dict[str, Any] = {
     "categorical": str,
     "boolean": bool | str,
     "datetime": str,
+    # Read, though not looked at: what is skipped unread may be no JSON.
+    "excluded": str | float | bool | None,
 }
-# Read, though not looked at: what is skipped unread may be no JSON.
-IGNORED = str | float | bool | None
 
 
 class Decoder:
@@ -96,7 +96,7 @@ def _request(contract: Contract) -> Any:
     ignored = [column.name for column in contract.excluded]
     if contract.target:
         ignored.append(contract.target.name)
-    fields.update(dict.fromkeys(ignored, (IGNORED, None)))
+    fields.update(dict.fromkeys(ignored, (TYPES["excluded"], None)))
     row: Any = msgspec.defstruct(
         "Row",
         [(f"column_{i}", *field) for i, field in enumerate(fields.values())],

@@ -191,7 +191,7 @@ def _values(column: Column, tensor: Tensor, body: bytes, position: int) -> tuple
         values = _listed(tensor)
     else:
         size = tensor.parameters[SIZE]
-        if type(size) is not int or not 0 <= size <= len(body) - position:
+        if not isinstance(size, int) or not 0 <= size <= len(body) - position:
             raise refused(name, f"{SIZE} {size!r} is not within the body")
         if tensor.data is not None:
             raise refused(name, f"expected either data or {SIZE}")
