@@ -27,7 +27,17 @@ from .. import ingestion
 from ..errors import ServingError
 from ..events import EventLog, Role
 from ..settings import DELIMITER, PREFIX, Serving, Settings
-from . import admin, errors, feedback, logs, routes, schemas, source
+from . import (
+    admin,
+    errors,
+    feedback,
+    inference_protocol,
+    invocations,
+    logs,
+    routes,
+    schemas,
+    source,
+)
 from .batching import Batcher
 from .front import Front
 from .headers import completed
@@ -42,7 +52,8 @@ from .shadow import Shadow
 from .slot import Slot, watching
 from .trace import identified
 
-ROUTERS = (routes.router, feedback.router)
+DOORS = (invocations, inference_protocol)
+ROUTERS = (routes.router, feedback.router, *(door.router for door in DOORS))
 REQUEST_HEADERS = ("authorization", "content-type", "traceparent", "x-api-key", "x-request-id")
 ANSWER_HEADERS = ("retry-after", "x-model-version", "x-request-id")
 SCHEMES = {
@@ -167,15 +178,20 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     description = get_openapi(
         title=app.title, version=version, description=app.description, routes=app.routes
     )
+    contract, row = None, {}
     if served:
-        _describe_prediction(description, served)
+        row = _describe_prediction(description, served)
+        contract = served.predictor.contract
+    for door in DOORS:
+        door.describe(description, contract, row)
     if app.state.keys:
         description["components"]["securitySchemes"] = SCHEMES
         description["security"] = [{name: []} for name in SCHEMES]
     return description
 
 
-def _describe_prediction(description: dict[str, Any], served: Served) -> None:
+def _describe_prediction(description: dict[str, Any], served: Served) -> dict[str, Any]:
+    """Describe /predict, and return a row that it answers."""
     models = {"request": served.request, "answer": served.answer}
     _, definitions = models_json_schema(
         [(served.request, "validation"), (served.answer, "serialization")],
@@ -186,12 +202,15 @@ def _describe_prediction(description: dict[str, Any], served: Served) -> None:
         {"schema": {"$ref": REFERENCE.format(model=model.__name__)}} for model in models.values()
     )
     predictor = served.predictor
-    request["example"] = schemas.example_request(predictor.contract, predictor.examples)
-    if example := schemas.example_answer(predictor.card, predictor.examples):
-        answer["example"] = example
+    example = schemas.example_request(predictor.contract, predictor.examples)
+    request["example"] = example
+    if given := schemas.example_answer(predictor.card, predictor.examples):
+        answer["example"] = given
     operation = description["paths"]["/predict"]["post"]
     operation["requestBody"] = {"required": True, "content": {"application/json": request}}
     operation["responses"]["200"]["content"] = {"application/json": answer}
+    row: dict[str, Any] = example["rows"][0]
+    return row
 
 
 @asynccontextmanager

@@ -18,8 +18,9 @@ from ..contract import Contract, Label
 from ..encoding import shortened
 from ..errors import StoreError
 from ..settings import Events
+from .bodies import read
 from .errors import MOST_DETAILS, Detail, ErrorAnswer, RequestError
-from .routes import FAILURES, ChampionDep, read_body
+from .routes import FAILURES, ChampionDep
 from .rows import read_json
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ router = APIRouter()
 async def feedback(request: Request, served: ChampionDep) -> Response:
     """Record what was true; the same again changes nothing, anything else is the next revision."""
     state = request.app.state
-    body = await read_body(request, state.settings.serving.max_body_bytes)
+    _, body = await read(request)
     truths = _truths(body, served.predictor.contract)
     recorded = await run_in_threadpool(_record, state, state.settings.events, truths)
     return Response(to_json(FeedbackAnswer(truths=recorded)), media_type="application/json")

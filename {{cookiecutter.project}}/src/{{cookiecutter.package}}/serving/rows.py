@@ -31,6 +31,8 @@ TYPES: dict[str, Any] = {
     "categorical": str,
     "boolean": bool | str,
     "datetime": str,
+    # Read, though not looked at: what is skipped unread may be no JSON.
+    "excluded": str | float | bool | None,
 }
 
 
@@ -88,7 +90,7 @@ class Decoder:
                 for j, code in codes:
                     values[j] = code(values[j])
                 rows.append(values)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, RecursionError):
             return None
         return rows or None
 
@@ -123,7 +125,7 @@ def _request(contract: Contract) -> Any:
     ignored = [column.name for column in contract.excluded]
     if contract.target:
         ignored.append(contract.target.name)
-    fields.update(dict.fromkeys(ignored, (msgspec.Raw, msgspec.Raw())))
+    fields.update(dict.fromkeys(ignored, (TYPES["excluded"], None)))
     row: Any = msgspec.defstruct(
         "Row",
         [(f"column_{i}", *field) for i, field in enumerate(fields.values())],
