@@ -1,7 +1,6 @@
 """What the tests share: generating projects, running make in them, and one that is ready to use."""
 
 import contextlib
-import getpass
 import json
 import os
 import re
@@ -248,31 +247,54 @@ def binaries():
     return places[-1]
 
 
+class PostgresServer:
+    """A private PostgreSQL server in a folder."""
+
+    def __init__(self, folder):
+        self.folder, self.port = folder, free_port()
+        self.address = f"postgres://kit:{QUOTED}@127.0.0.1:{self.port}/postgres"
+        self.programs = binaries()
+        # The server refuses to run as root.
+        user = "postgres" if os.geteuid() == 0 else None
+        self.as_user = ["runuser", "-u", user, "--"] if user else []
+        if user:
+            shutil.chown(folder, user)
+        password = folder / "password"
+        password.write_text(PASSWORD)
+        password.chmod(0o644)
+        self._run("initdb", "--username=kit", "--auth=scram-sha-256", f"--pwfile={password}")
+
+    def _run(self, program, *words):
+        words = [*self.as_user, self.programs / program, "--pgdata", self.folder / "data", *words]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, cwd=self.folder)
+
+    def start(self):
+        """Start, and wait until it answers."""
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        log = ["--log", self.folder / "log"]
+        self._run("pg_ctl", "--wait", "--silent", *log, "--options", options, "start")
+
+    def stop(self):
+        """Stop at once; what was committed is there again after the next start."""
+        self._run("pg_ctl", "--wait", "--silent", "--mode", "immediate", "stop")
+
+
 @pytest.fixture(scope="module")
-def postgres():
-    """The address of a private PostgreSQL server, stopped and removed in the end."""
-    programs = binaries()
-    # The server refuses to run as root.
-    as_root = os.geteuid() == 0
-    user = "postgres" if as_root else getpass.getuser()
-    as_user = ["runuser", "-u", user, "--"] if as_root else []
+def postgres_server():
+    """A private PostgreSQL server, stopped and removed in the end."""
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    if as_root:
-        shutil.chown(folder, user)
-    (folder / "password").write_text(PASSWORD)
-    (folder / "password").chmod(0o644)
-    port, data = free_port(), folder / "data"
-    control = [*as_user, programs / "pg_ctl", "--pgdata", data, "--wait", "--silent"]
-    make = ["--username=kit", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}"]
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": folder}
     try:
-        subprocess.run([*as_user, programs / "initdb", "--pgdata", data, *make], **quiet)
-        start = ["--log", folder / "log", "--options", options, "start"]
-        subprocess.run([*control, *start], **quiet)
+        server = PostgresServer(folder)
+        server.start()
         try:
-            yield f"postgres://kit:{QUOTED}@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            subprocess.run([*control, "--mode", "immediate", "stop"], **quiet)
+            server.stop()
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def postgres(postgres_server):
+    """The address of a private PostgreSQL server."""
+    return postgres_server.address

@@ -20,6 +20,13 @@ pytestmark = pytest.mark.image
 BUNDLE = Path(__file__).parents[1] / "bundle"
 IMAGE = os.environ.get("IMAGE", "{{ cookiecutter.project }}:local")
 NO_RIGHTS = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+STORED = """
+import json, sqlite3
+from pathlib import Path
+store = sqlite3.connect("events/store.db")
+ids = store.execute("SELECT prediction_id FROM prediction_event ORDER BY ts")
+print(json.dumps([len(list(Path("events").glob("*.log"))), [row[0] for row in ids]]))
+"""
 
 
 def docker(*arguments: str) -> str:
@@ -45,12 +52,25 @@ def start() -> Iterator[str]:
     """Start the image and remove the container at the end."""
     name = docker("run", "--detach", *NO_RIGHTS, "--publish=127.0.0.1::8000", IMAGE)
     yield name
-    docker("rm", "--force", name)
+    docker("rm", "--force", "--volumes", name)
 
 
 @pytest.fixture(name="address", scope="module")
+def find(container: str) -> str:
+    """Return where the service is, when it is ready."""
+    return wait(container)
+
+
+@pytest.fixture(name="volume")
+def make_volume() -> Iterator[str]:
+    """Make a volume for events, and remove it at the end."""
+    name = docker("volume", "create")
+    yield name
+    docker("volume", "rm", "--force", name)
+
+
 def wait(container: str) -> str:
-    """Wait until the service in the container is ready."""
+    """Wait until the service in a container is ready, and return its address."""
     until = time.monotonic() + 60
     while docker("ps", "--quiet", f"--filter=id={container}") and time.monotonic() < until:
         address = docker("port", container, "8000/tcp")
@@ -96,3 +116,34 @@ def test_health(container: str, address: str) -> None:
             break
         time.sleep(0.5)
     assert "healthy" == state
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_what_was_answered_outlives_the_container(volume: str, end: str) -> None:
+    """After a graceful end the store has it; after a sudden one it has it once the service ran."""
+    place = (*NO_RIGHTS, f"--volume={volume}:/app/events")
+    name = docker("run", "--detach", *place, "--publish=127.0.0.1::8000", IMAGE)
+    try:
+        address = wait(name)
+        row = json.loads((BUNDLE / "examples.json").read_text("utf-8"))[0]["row"]
+        asked = [ask(address, "/predict", {"rows": [row]}) for _ in range(20)]
+        ids = [answer["predictions"][0]["id"] for answer in asked]
+        if end == "kill":
+            docker("kill", name)
+            docker("start", name)
+            wait(name)
+        docker("stop", "--time=40", name)
+        assert 0 == json.loads(docker("inspect", name))[0]["State"]["ExitCode"]
+    finally:
+        docker("rm", "--force", name)
+    said = docker("run", "--rm", *place, IMAGE, "python", "-c", STORED)
+    assert [0, ids] == json.loads(said)
+
+
+def test_without_a_place_for_events() -> None:
+    """Where no event can be kept the service does not start, and says in a line what to do."""
+    command = ["docker", "run", "--rm", *NO_RIGHTS, "--tmpfs=/app/events:ro", IMAGE]
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert 8 == run.returncode
+    line = run.stderr.splitlines()[-1]
+    assert line.startswith("error: events.folder: events cannot be written (Read-only file system)")

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Lock
 from typing import Literal
 from zlib import crc32
@@ -115,9 +116,7 @@ class EventLog:
     Raises
     ------
     ServingError
-        Where the system has no ``flock``.
-    OSError
-        Where the folder cannot be made.
+        Where the system has no ``flock``, or the folder cannot be written.
     """
 
     def __init__(
@@ -127,9 +126,7 @@ class EventLog:
         segment_seconds: float = SEGMENT_SECONDS,
         durable: bool = False,
     ) -> None:
-        require_locks()
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = prepared(folder)
         self.segment_bytes = segment_bytes
         self.segment_seconds = segment_seconds
         self.durable = durable
@@ -235,6 +232,24 @@ class EventLog:
         if not self._length:
             self.path.unlink(missing_ok=True)
         self._leave()
+
+
+def prepared(folder: str | Path) -> Path:
+    """Make the folder of a log, or raise ServingError where none can be written there."""
+    require_locks()
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        # A full disk may get room again, without anybody's doing here.
+        if error.errno != errno.ENOSPC:
+            raise ServingError(
+                f"events.folder: {folder} cannot be written ({error.strerror}): give this user a "
+                "folder, or a volume in a container, or set events.mode to off"
+            ) from error
+    return folder
 
 
 def require_locks() -> None:

@@ -353,7 +353,7 @@ def running(settings: "Events") -> Iterator[None]:
     if settings.mode == "off":
         yield
         return
-    events.require_locks()
+    events.prepared(settings.folder)
     ending = Flag()
     thread = Thread(target=_attend, args=(Job.of(settings), ending), name="ingestion", daemon=True)
     thread.start()
