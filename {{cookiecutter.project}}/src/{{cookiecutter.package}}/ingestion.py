@@ -514,10 +514,13 @@ def _harmless(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Be the child: least priority, the settings in the first line of the standard input."""
-    os.nice(19)
+    """Be the child: little priority, the settings in the first line of the standard input."""
+    os.nice(10)
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
-    watch(job, sys.stdin.fileno(), IDLE_SECONDS)
+    try:
+        watch(job, sys.stdin.fileno(), IDLE_SECONDS)
+    except StoreError as error:
+        sys.exit(f"ingestion: {error}")
 
 
 if __name__ == "__main__":
