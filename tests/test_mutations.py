@@ -117,7 +117,7 @@ PROJECT_FAULTS = {
         "test_bundle.py::test_untrusted_types_are_neither_written_nor_read",
     ),
     "the body limit is not kept": (
-        "src/penguins/serving/routes.py",
+        "src/penguins/serving/bodies.py",
         "            if len(body) > limit:\n",
         "            if len(body) < 0:\n",
         "test_serving_routes.py::test_body_limit",
@@ -137,8 +137,53 @@ PROJECT_FAULTS = {
     "ready without a model": (
         "src/penguins/serving/routes.py",
         "served, events = slot.require(), None",
-        "return ReadyAnswer.model_construct(status='ok')",
+        "served, events = slot.served, None",
         "test_serving_slot.py::test_without_a_bundle_there_is_no_answer",
+    ),
+    "an answer does not wait for its event": (
+        "src/penguins/serving/batching.py",
+        "        self._predict(served, calls)\n        await self._record(calls)\n",
+        "        self._predict(served, calls)\n        asyncio.create_task(self._record(calls))\n",
+        "test_serving_batching.py::test_an_answer_waits_for_its_event",
+    ),
+    "an event is read without its checksum": (
+        "src/penguins/events.py",
+        "if crc32(payload) != checksum:",
+        "if crc32(payload) < 0:",
+        "test_events.py::test_an_altered_byte_ends_the_reading",
+    ),
+    "events and their place are not stored together": (
+        "src/penguins/ingestion.py",
+        "    with store.writing() as connection:\n        try:\n            with",
+        "    with store.writing() as connection:\n"
+        "        connection.execute(place)\n        connection.commit()\n"
+        "    with store.writing() as connection:\n        try:\n            with",
+        "test_ingestion.py::test_a_failure_at_any_moment_stores_nothing_twice",
+    ),
+    "a version is served unproven": (
+        "src/penguins/serving/served.py",
+        "    prove(predictor)\n",
+        "",
+        "test_serving_slot.py::test_what_is_broken_is_refused",
+    ),
+    "a rollback holds nothing": (
+        "src/penguins/serving/slot.py",
+        "            self.holds.add(self.served.version)\n"
+        "            self._held |= {self.served.version}\n",
+        "",
+        "test_serving_slot.py::test_workers_roll_back_together",
+    ),
+    "any key opens": (
+        "src/penguins/serving/keys.py",
+        "return self._names.get(hashlib.sha256(key.strip()).hexdigest())",
+        "return key.decode()",
+        "test_serving_keys.py::test_keys_rotate_without_restart",
+    ),
+    "the front answers what the contract refuses": (
+        "src/penguins/serving/rows.py",
+        "    if value is not None and not value.is_integer():\n",
+        "    if value is None:\n",
+        "test_serving_routes.py::test_wrong_values_are_named",
     ),
     "an equal model is promoted": (
         "src/penguins/gate.py",

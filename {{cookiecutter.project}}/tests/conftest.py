@@ -3,16 +3,13 @@
 import json
 import os
 import shutil
-import threading
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import uvicorn
 from hypothesis import settings as hypothesis_settings
 
 from {{ cookiecutter.package }} import artifacts, bundle, registry, release, stages
@@ -20,8 +17,7 @@ from {{ cookiecutter.package }}.contract import Column, Contract, Target
 from {{ cookiecutter.package }}.events import Event
 from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.outcome import Outcome
-from {{ cookiecutter.package }}.serving.app import listen
-from {{ cookiecutter.package }}.settings import Serving, Settings
+from {{ cookiecutter.package }}.settings import Settings
 
 ROWS = 240
 UNTIL_BUNDLE = ("snapshot", "contract", "prepare", "train", "evaluate", "package")
@@ -211,25 +207,6 @@ def opened():
             return what(store)
 
     return look
-
-
-@pytest.fixture(scope="session")
-def served():
-    """The function that serves an app as users have it, and gives its address in a context."""
-
-    @contextmanager
-    def run(app):
-        with listen(Serving(port=0)) as listener:
-            server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-            thread = threading.Thread(target=server.run, args=([listener],))
-            thread.start()
-            try:
-                yield listener.getsockname()
-            finally:
-                server.should_exit = True
-                thread.join()
-
-    return run
 
 
 QUANTILES = np.linspace(0, 100, 21).tolist()

@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.request
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -279,13 +280,18 @@ def test_requests_under_way_are_answered_before_the_end(running, road):
         wait_for(lambda: refused(port))
         for client in clients:
             client.sendall(body[20:])
-        answers = [b"".join(iter(lambda: client.recv(4096), b"")) for client in clients]  # noqa: B023
+        answers = [received(client) for client in clients]
         assert 0 == process.wait(10)
         said = [json.loads(line) for line in process.stderr.read().splitlines()]
         assert {"info"} == {line["level"] for line in said}
     for client in clients:
         client.close()
     assert [b"HTTP/1.1 200 OK"] * 8 == [answer[:15] for answer in answers]
+
+
+def received(client):
+    """All that is sent until the connection is closed."""
+    return b"".join(iter(partial(client.recv, 4096), b""))
 
 
 def refused(port):

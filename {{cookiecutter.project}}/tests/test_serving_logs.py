@@ -28,10 +28,8 @@ def client_with_fixture(road):
 @pytest.fixture(name="record")
 def record_fixture():
     """A record of an error, about a request."""
-    try:
-        raise ValueError("so\nnot")
-    except ValueError:
-        thrown = sys.exc_info()
+    error = ValueError("so\nnot")
+    thrown = (ValueError, error, None)
     record = logging.LogRecord("shop", logging.ERROR, "", 1, "failed: %s", ("Höhe",), thrown)
     record.created, record.rows = 1767225600.25, 3
     token = trace.current.set(("order-7", TRACE))
@@ -94,7 +92,7 @@ def test_requests_are_logged_if_wanted(client_with, caplog):
     assert wanted == lines(caplog)
 
 
-def test_failures_are_always_logged(client_with, road, monkeypatch, caplog):
+def test_failures_are_always_logged(client_with, monkeypatch, caplog):
     """A failure of the service has a line, with its request's id; a client's has none."""
     client = client_with()
     client.get("/nowhere")

@@ -11,7 +11,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pytest
 
 from {{ cookiecutter.package }} import bundle, release
-from {{ cookiecutter.package }}.errors import BundleError, RegistryError, SettingsError
+from {{ cookiecutter.package }}.errors import (
+    BundleError,
+    RegistryError,
+    SettingsError,
+)
 from {{ cookiecutter.package }}.serving import source
 from {{ cookiecutter.package }}.serving.holds import Holds
 from {{ cookiecutter.package }}.serving.slot import Slot

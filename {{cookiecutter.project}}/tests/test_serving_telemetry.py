@@ -15,7 +15,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 class Collector(BaseHTTPRequestHandler):
     """Takes spans as a collector does."""
 
-    def do_POST(self):
+    def do_POST(self):  # pylint: disable=invalid-name
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.taken.append((self.path, ExportTraceServiceRequest.FromString(body)))
         self.send_response(200)
@@ -56,9 +56,9 @@ def test_spans_arrive(road, collector):
     assert (200, TRACE) == (answer.status_code, answer.headers["x-request-id"])
     ((path, request),) = collector.taken
     assert "/v1/traces" == path
-    ((resource,), (span,)) = (
-        [each.resource for each in request.resource_spans],
-        [s for r in request.resource_spans for scope in r.scope_spans for s in scope.spans],
+    (resource,) = (each.resource for each in request.resource_spans)
+    (span,) = (
+        each for r in request.resource_spans for scope in r.scope_spans for each in scope.spans
     )
     assert "POST /predict" == span.name
     assert (TRACE, PARENT) == (span.trace_id.hex(), span.parent_span_id.hex())

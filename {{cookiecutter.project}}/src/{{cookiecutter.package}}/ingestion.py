@@ -440,10 +440,10 @@ def _answers(event: Event) -> list[Raw]:
         return []
 
 
-def _batches(path: Path, position: int) -> Iterator[tuple[list[Event], int]]:
+def _batches(path: Path, start: int) -> Iterator[tuple[list[Event], int]]:
     batch: list[Event] = []
-    size = 0
-    for event, position in events.read(path, position):  # noqa: B020, PLR1704
+    size, position = 0, start
+    for event, position in events.read(path, start):
         batch.append(event)
         size += len(event.body) + len(event.answer)
         if len(batch) >= BATCH_EVENTS or size >= BATCH_BYTES:
@@ -514,10 +514,13 @@ def _harmless(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Be the child: least priority, the settings in the first line of the standard input."""
-    os.nice(19)
+    """Be the child: little priority, the settings in the first line of the standard input."""
+    os.nice(10)
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
-    watch(job, sys.stdin.fileno(), IDLE_SECONDS)
+    try:
+        watch(job, sys.stdin.fileno(), IDLE_SECONDS)
+    except StoreError as error:
+        sys.exit(f"ingestion: {error}")
 
 
 if __name__ == "__main__":

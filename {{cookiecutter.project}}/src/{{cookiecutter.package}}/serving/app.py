@@ -6,7 +6,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from functools import partial, reduce
 from ipaddress import ip_address
@@ -20,14 +20,24 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.supervisors import Multiprocess
 
 from .. import ingestion
 from ..errors import ServingError
 from ..events import EventLog, Role
 from ..settings import DELIMITER, PREFIX, Serving, Settings
-from . import admin, errors, feedback, logs, routes, schemas, source
+from . import (
+    admin,
+    errors,
+    feedback,
+    inference_protocol,
+    invocations,
+    logs,
+    routes,
+    schemas,
+    source,
+)
 from .batching import Batcher
 from .front import Front
 from .headers import completed
@@ -42,7 +52,8 @@ from .shadow import Shadow
 from .slot import Slot, watching
 from .trace import identified
 
-ROUTERS = (routes.router, feedback.router)
+DOORS = (invocations, inference_protocol)
+ROUTERS = (routes.router, feedback.router, *(door.router for door in DOORS))
 REQUEST_HEADERS = ("authorization", "content-type", "traceparent", "x-api-key", "x-request-id")
 ANSWER_HEADERS = ("retry-after", "x-model-version", "x-request-id")
 SCHEMES = {
@@ -76,6 +87,8 @@ def create_app(settings: Settings, folder: Path | None = None, hot: bool = True)
         favicon_url="icon.svg",
         redoc_url=None,
         redirect_slashes=False,
+        # What FastAPI looks up for every request costs a quarter of a prediction; see `telemetry`.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=_lifespan,
     )
     serving = settings.serving
@@ -108,6 +121,18 @@ def create_app(settings: Settings, folder: Path | None = None, hot: bool = True)
     stack = app.build_middleware_stack()
     app.middleware_stack = reduce(lambda wrapped, layer: layer(wrapped), layers(app, hot), stack)
     return app
+
+
+def entrance(settings: Settings, folder: Path | None = None) -> ASGIApp:
+    """Build the service, as `create_app`, and return what its requests meet first."""
+    app = create_app(settings, folder)
+    outermost: ASGIApp = app.middleware_stack  # type: ignore[assignment]
+
+    def entered(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        scope["app"] = app
+        return outermost(scope, receive, send)
+
+    return entered
 
 
 def layers(app: FastAPI, hot: bool) -> list[Callable[[ASGIApp], ASGIApp]]:
@@ -153,15 +178,20 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     description = get_openapi(
         title=app.title, version=version, description=app.description, routes=app.routes
     )
+    contract, row = None, {}
     if served:
-        _describe_prediction(description, served)
+        row = _describe_prediction(description, served)
+        contract = served.predictor.contract
+    for door in DOORS:
+        door.describe(description, contract, row)
     if app.state.keys:
         description["components"]["securitySchemes"] = SCHEMES
         description["security"] = [{name: []} for name in SCHEMES]
     return description
 
 
-def _describe_prediction(description: dict[str, Any], served: Served) -> None:
+def _describe_prediction(description: dict[str, Any], served: Served) -> dict[str, Any]:
+    """Describe /predict, and return a row that it answers."""
     models = {"request": served.request, "answer": served.answer}
     _, definitions = models_json_schema(
         [(served.request, "validation"), (served.answer, "serialization")],
@@ -172,12 +202,15 @@ def _describe_prediction(description: dict[str, Any], served: Served) -> None:
         {"schema": {"$ref": REFERENCE.format(model=model.__name__)}} for model in models.values()
     )
     predictor = served.predictor
-    request["example"] = schemas.example_request(predictor.contract, predictor.examples)
-    if example := schemas.example_answer(predictor.card, predictor.examples):
-        answer["example"] = example
+    example = schemas.example_request(predictor.contract, predictor.examples)
+    request["example"] = example
+    if given := schemas.example_answer(predictor.card, predictor.examples):
+        answer["example"] = given
     operation = description["paths"]["/predict"]["post"]
     operation["requestBody"] = {"required": True, "content": {"application/json": request}}
     operation["responses"]["200"]["content"] = {"application/json": answer}
+    row: dict[str, Any] = example["rows"][0]
+    return row
 
 
 @asynccontextmanager
@@ -233,8 +266,11 @@ def serve(settings: Settings) -> None:
         )
         folder = Path(exits.enter_context(TemporaryDirectory())) if serving.workers > 1 else None
         config = uvicorn.Config(
-            partial(create_app, settings, folder),
+            partial(entrance, settings, folder),
             factory=True,
+            interface="asgi3",
+            # Nobody asks where a request came from: what proxies say of it need not be read.
+            proxy_headers=False,
             workers=serving.workers,
             log_config=logs.configuration(serving),
             log_level=None,

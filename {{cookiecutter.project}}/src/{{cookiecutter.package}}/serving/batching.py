@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
@@ -202,21 +202,20 @@ def predict(served: Served, calls: Sequence[Call]) -> tuple[int, int]:
     """
     matrix = np.array([row for call in calls for row in call.rows], dtype=np.float64)
     predictor = served.predictor
-    answers = iter(plain(predictor.contract, predictor.output(matrix)))
+    answers = plain(predictor.contract, predictor.output(matrix))
     low, high = served.bounds
     strange = ((matrix < low) | (matrix > high)).any()
     first = warned = 0
     for call in calls:
         last = first + len(call.rows)
-        said: Iterable[tuple[str, ...]] = repeat(())
-        if strange:
-            said = _warnings(call, matrix[first:last])
-            warned += sum(map(len, said))
+        said = _warnings(call, matrix[first:last]) if strange else repeat(())
         call.predictions = [
             Prediction(f"{call.base}-{i}", *answer, warnings)
-            for i, answer, warnings in zip(range(len(call.rows)), answers, said, strict=False)
+            for i, (answer, warnings) in enumerate(zip(answers[first:last], said, strict=False))
         ]
         call.answer = encode(Answer(call.predictions, served.stamp, call.request_id))
+        if strange:
+            warned += sum(len(prediction.warnings) for prediction in call.predictions)
         first = last
     return first, warned
 

@@ -14,6 +14,7 @@ from ..encoding import expected
 
 MOST_DETAILS = 20
 LONGEST_MESSAGE = 200
+INFERENCE = "/v2/"
 
 
 class Detail(BaseModel):
@@ -35,6 +36,12 @@ class ErrorAnswer(BaseModel):
     """The answer to every request that fails."""
 
     error: Problem
+
+
+class InferenceError(BaseModel):
+    """The same to a client of the Open Inference Protocol, which has a shape of its own."""
+
+    error: str = Field(examples=["bill_length_mm: 2 values, but shape [3]"])
 
 
 class RequestError(Exception):
@@ -104,6 +111,14 @@ def invalid(problems: list[ErrorDetails], contract: Contract) -> RequestError:
     return RequestError(422, "invalid", first + more, details)
 
 
+def refused(path: str, message: str) -> RequestError:
+    """Refuse a body that is not of the form that its protocol has."""
+    message = _shortened(message)
+    return RequestError(
+        422, "invalid", f"{path or 'body'}: {message}", [Detail(path=path, message=message)]
+    )
+
+
 def no_model(reason: str) -> RequestError:
     """Say that there is nothing to predict with."""
     return RequestError(503, "no_model", f"no model is loaded: {reason}")
@@ -149,9 +164,9 @@ def detail(problem: ErrorDetails, contract: Contract) -> Detail:
     return Detail(path=".".join(map(str, place)), message=_shortened(message))
 
 
-def response(error: RequestError) -> Response:
-    """Return the answer to a request that is refused before it is routed."""
-    return _answer(error.status, error.problem, error.headers)
+def response(error: RequestError, path: str) -> Response:
+    """Return the answer to a request that is refused."""
+    return _answer(path, error.status, error.problem, error.headers)
 
 
 def install(app: FastAPI) -> None:
@@ -161,24 +176,27 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _answer_fault)
 
 
-def _answer_request_error(_: Request, error: Any) -> Response:
-    return response(error)
+def _answer_request_error(request: Request, error: Any) -> Response:
+    return response(error, request.scope["path"])
 
 
 def _answer_http_exception(request: Request, error: Any) -> Response:
     phrase = HTTPStatus(error.status_code).phrase.lower()
     message = f"{request.method} {request.url.path}: {phrase}"
     problem = Problem(code=phrase.replace(" ", "_"), message=message)
-    return _answer(error.status_code, problem, error.headers)
+    return _answer(request.scope["path"], error.status_code, problem, error.headers)
 
 
-def _answer_fault(_: Request, __: Exception) -> Response:
+def _answer_fault(request: Request, __: Exception) -> Response:
     message = "the service failed; its log says why"
-    return _answer(500, Problem(code="internal", message=message), None)
+    return _answer(request.scope["path"], 500, Problem(code="internal", message=message), None)
 
 
-def _answer(status: int, problem: Problem, headers: dict[str, str] | None) -> Response:
-    return Response(to_json(ErrorAnswer(error=problem)), status, headers, "application/json")
+def _answer(path: str, status: int, problem: Problem, headers: dict[str, str] | None) -> Response:
+    answer: BaseModel = ErrorAnswer(error=problem)
+    if f"{path}/".startswith(INFERENCE):
+        answer = InferenceError(error=problem.message)
+    return Response(to_json(answer), status, headers, "application/json")
 
 
 def _suggestion(name: str, contract: Contract) -> str:

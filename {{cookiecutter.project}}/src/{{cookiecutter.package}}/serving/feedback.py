@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import State
 
@@ -18,8 +18,10 @@ from ..contract import Contract, Label
 from ..encoding import shortened
 from ..errors import StoreError
 from ..settings import Events
-from .errors import MOST_DETAILS, Detail, ErrorAnswer, RequestError, malformed
-from .routes import FAILURES, ChampionDep, read_body
+from .bodies import read
+from .errors import MOST_DETAILS, Detail, ErrorAnswer, RequestError
+from .routes import FAILURES, ChampionDep
+from .rows import read_json
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -90,7 +92,7 @@ router = APIRouter()
 async def feedback(request: Request, served: ChampionDep) -> Response:
     """Record what was true; the same again changes nothing, anything else is the next revision."""
     state = request.app.state
-    body = await read_body(request, state.settings.serving.max_body_bytes)
+    _, body = await read(request)
     truths = _truths(body, served.predictor.contract)
     recorded = await run_in_threadpool(_record, state, state.settings.events, truths)
     return Response(to_json(FeedbackAnswer(truths=recorded)), media_type="application/json")
@@ -98,11 +100,7 @@ async def feedback(request: Request, served: ChampionDep) -> Response:
 
 def _truths(body: bytes, contract: Contract) -> list[Truth]:
     try:
-        content = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise malformed(f"the body is no JSON: {error}") from error
-    try:
-        truths = Truths.model_validate(content).truths
+        truths = Truths.model_validate(read_json(body)).truths
     except ValidationError as error:
         problems = error.errors(include_url=False)
         raise _invalid([(problem["loc"], problem["msg"]) for problem in problems]) from error

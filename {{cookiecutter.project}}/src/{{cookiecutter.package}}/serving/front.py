@@ -72,8 +72,11 @@ class Front:
             # bodies, which mostly are there, would cost as much as decoding them.
             await self.app(scope, _later(receiving, waits_for, receive), send)
             return
-        call = self._call(scope, message, start)
-        if call is None or not await self._answered(call):
+        call, error = self._call(scope, message, start), None
+        if call is not None and self.places.enter():
+            error = await self.batcher.submit(call)
+            self.places.leave()
+        if call is None or not call.answer or error:
             await self.app(scope, _again(message, receive), send)
             return
         length = str(len(call.answer)).encode()
@@ -89,13 +92,6 @@ class Front:
             logs.request("POST", PATH, 200, seconds)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": call.answer})
-
-    async def _answered(self, call: Call) -> bool:
-        if not self.places.enter():
-            return False
-        error = await self.batcher.submit(call)
-        self.places.leave()
-        return error is None
 
     def _call(self, scope: Scope, message: Message, start: float) -> Call | None:
         body = message.get("body")

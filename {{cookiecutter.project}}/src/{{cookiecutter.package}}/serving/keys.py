@@ -103,7 +103,7 @@ def guarded(app: ASGIApp, keys: Keys) -> ASGIApp:
         ):
             await app(scope, receive, send)
         else:
-            await response(unauthorized())(scope, receive, send)
+            await response(unauthorized(), path)(scope, receive, send)
 
     return guard
 

@@ -9,7 +9,10 @@ from .metrics import IN_FLIGHT, Metrics
 
 # Asked most urgently when the service has no place left.
 PROBES = frozenset(
-    ("/health/live", "/health/ready", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready")
+    (
+        *("/health/live", "/health/ready", "/metrics", "/ping", "/health"),
+        *("/v2/health/live", "/v2/health/ready"),
+    )
 )
 
 
@@ -65,7 +68,7 @@ def limited(app: ASGIApp, places: Places, seconds: float) -> ASGIApp:
             finally:
                 places.leave()
         else:
-            await response(busy(places.most))(scope, receive, send)
+            await response(busy(places.most), scope["path"])(scope, receive, send)
 
     return within
 
@@ -93,4 +96,4 @@ async def _in_time(
         if not limit.expired():
             raise
         error = late(seconds) if read else slow(seconds)
-        await response(error)(scope, receive, send)
+        await response(error, scope["path"])(scope, receive, send)

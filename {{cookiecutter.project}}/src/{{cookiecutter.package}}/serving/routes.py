@@ -9,13 +9,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import to_json
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
 from ..ingestion import backlog
 from .batching import Call
-from .errors import ErrorAnswer, malformed, too_large
-from .front import MOST_BYTES
+from .bodies import JSON, aside, read
+from .errors import ErrorAnswer
 from .headers import PAGE_HEADERS
 from .metrics import Metrics
 from .rollout import Rollout
@@ -67,16 +65,38 @@ ChosenDep = Annotated[Served, Depends(_chosen)]
 @router.post("/predict", tags=["model"], responses=FAILURES)
 async def predict(request: Request, served: ChosenDep) -> Response:
     """Predict rows; a value that the model has not seen the like of is answered with a warning."""
-    start, serving = perf_counter(), request.app.state.settings.serving
-    body = await read_body(request, serving.max_body_bytes)
-    if len(body) < MOST_BYTES:
-        rows = served.decode(body, serving.max_rows)
-    else:
-        rows = await run_in_threadpool(served.decode, body, serving.max_rows)
+    start = perf_counter()
+    _, body = await read(request)
+    call = await answered(request, served, body, start)
+    return Response(call.answer, headers={"x-model-version": served.version}, media_type=JSON)
+
+
+async def answered(request: Request, served: Served, body: bytes, start: float) -> Call:
+    """Answer a body as /predict takes it, whatever door it came through.
+
+    Parameters
+    ----------
+    request : Request
+    served : Served
+    body : bytes
+    start : float
+        When the request came, as `time.perf_counter` has it.
+
+    Returns
+    -------
+    Call
+        Answered, and its event is in the log.
+
+    Raises
+    ------
+    RequestError
+        Where the body is not what the contract says, or the event cannot be kept.
+    """
+    most = request.app.state.settings.serving.max_rows
+    rows = await aside(len(body), served.decode, body, most)
     call = Call(served, body, rows, new_base(), request.scope["request_id"], start)
     await request.app.state.batcher.answer(call)
-    headers = {"x-model-version": served.model.version}
-    return Response(call.answer, headers=headers, media_type="application/json")
+    return call
 
 
 @router.get("/model", tags=["model"], response_model=ModelAnswer, responses={503: FAILURES[503]})
@@ -129,32 +149,5 @@ for path in FILES:
     router.add_api_route(path, page, include_in_schema=False)
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Read a JSON body, never more of it than the limit."""
-    _require_plain_json(request)
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
-        raise too_large(limit)
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise too_large(limit)
-    except ClientDisconnect as error:
-        raise malformed("the connection was closed before the end of the body") from error
-    return bytes(body)
-
-
-def _require_plain_json(request: Request) -> None:
-    content_type = request.headers.get("content-type", "")
-    media_type, *parameters = content_type.lower().replace(" ", "").split(";")
-    charsets = [each.partition("=")[2].strip('"') for each in parameters if "charset=" in each]
-    if media_type != "application/json" or charsets not in ([], ["utf-8"]):
-        raise malformed(f"expected content-type application/json in UTF-8, not {content_type!r}")
-    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise malformed(f"content-encoding {encoding!r} is not supported: send the body as it is")
-
-
 def _json(content: Any) -> Response:
-    return Response(to_json(content), media_type="application/json")
+    return Response(to_json(content), media_type=JSON)

@@ -31,6 +31,8 @@ TYPES: dict[str, Any] = {
     "categorical": str,
     "boolean": bool | str,
     "datetime": str,
+    # Read, though not looked at: what is skipped unread may be no JSON.
+    "excluded": str | float | bool | None,
 }
 
 
@@ -88,16 +90,13 @@ class Decoder:
                 for j, code in codes:
                     values[j] = code(values[j])
                 rows.append(values)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, RecursionError):
             return None
         return rows or None
 
     def thorough(self, body: bytes, most: int = sys.maxsize) -> Rows:
         """Decode a body in any form that is taken, or say what is wrong with it."""
-        try:
-            content = from_json(body, allow_inf_nan=False)
-        except ValueError as error:
-            raise malformed(f"the body is no JSON: {error}") from error
+        content = read_json(body)
         given = content.get("rows") if isinstance(content, dict) else None
         if isinstance(given, list) and len(given) > most:
             raise too_many_rows(len(given), most)
@@ -109,6 +108,14 @@ class Decoder:
         return values
 
 
+def read_json(body: bytes) -> Any:
+    """Parse a body, or refuse it."""
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise malformed(f"the body is no JSON: {error}") from error
+
+
 def _request(contract: Contract) -> Any:
     """Make the struct of a body; fields are named by position, as a column may have any name."""
     fields: dict[str, tuple[Any, ...]] = {}
@@ -118,7 +125,7 @@ def _request(contract: Contract) -> Any:
     ignored = [column.name for column in contract.excluded]
     if contract.target:
         ignored.append(contract.target.name)
-    fields.update(dict.fromkeys(ignored, (msgspec.Raw, msgspec.Raw())))
+    fields.update(dict.fromkeys(ignored, (TYPES["excluded"], None)))
     row: Any = msgspec.defstruct(
         "Row",
         [(f"column_{i}", *field) for i, field in enumerate(fields.values())],

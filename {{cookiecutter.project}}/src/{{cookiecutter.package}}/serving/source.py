@@ -134,10 +134,9 @@ class Directory:
         """Tell by size, times and place on the disk of every file."""
         from .. import bundle
 
-        try:
-            files = sorted((each.name, each.stat()) for each in os.scandir(self.path))
-        except FileNotFoundError:
-            files = []
+        files = []
+        with suppress(FileNotFoundError), os.scandir(self.path) as entries:
+            files = sorted((each.name, each.stat()) for each in entries)
         if bundle.CARD not in [name for name, _ in files]:
             raise bundle.missing(self.path)
         facts = [

@@ -3,12 +3,11 @@
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
-from itertools import count
-from secrets import token_hex
-from time import time
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..events import Ids
 
 REQUEST_ID = b"x-request-id"
 TRACEPARENT = b"traceparent"
@@ -19,15 +18,9 @@ _PARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     rb"(?P<more>-.*)?"
 )
-_PREFIX = f"{int(time()):08x}{token_hex(6)}"
-_numbers = count()
+new_base = Ids().next
 
 current: ContextVar[tuple[str, str | None]] = ContextVar("current")
-
-
-def new_base() -> str:
-    """Return 32 hexadecimal digits that no other request has: time and chance, then a number."""
-    return f"{_PREFIX}{next(_numbers):012x}"
 
 
 def trace_id(headers: Mapping[bytes, bytes]) -> str | None:
