@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from {{ cookiecutter.package }}.contract import Column, Contract, Target
 from {{ cookiecutter.package }}.encoding import encode_frame
 from {{ cookiecutter.package }}.inference import output
 from {{ cookiecutter.package }}.serving.errors import RequestError
@@ -181,3 +182,18 @@ def test_fast_path_and_plain_pipeline_agree(roads, rows):
             assert fitted.labels.tolist() == given.labels.tolist()
         else:
             np.testing.assert_allclose(given.labels, fitted.labels, rtol=1e-6)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=8, unique=True), st.text())
+def test_columns_may_have_any_name(names, target):
+    """Quotes, backslashes and control characters in a name cost speed, nothing else."""
+    columns = tuple(Column(name, "numeric") for name in names if name != target)
+    if not columns:
+        return
+    contract = Contract("binary", Target(target, ("no", "yes")), columns)
+    row = {column.name: i / 2 for i, column in enumerate(columns)}
+    decoder = Decoder(contract, request_model(contract))
+    body = json.dumps({"rows": [row]}).encode()
+    assert [list(row.values())] == decoder(body)
+    usual = not any(set(name) & {*map(chr, range(32)), '"', "\\"} for name in [*row, target])
+    assert usual == (decoder.quick(body) is not None)

@@ -8,6 +8,7 @@ and says what is wrong with the others.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,6 +35,8 @@ TYPES: dict[str, Any] = {
     # Read, though not looked at: what is skipped unread may be no JSON.
     "excluded": str | float | bool | None,
 }
+# msgspec has no fields of such names; their contracts are left to pydantic.
+UNREADABLE = re.compile(r'[\x00-\x1f"\\]')
 
 
 class Decoder:
@@ -53,7 +56,9 @@ class Decoder:
         self.codes = [
             (j, code) for j, column in enumerate(contract.features) if (code := _code(column))
         ]
-        self.read: Callable[[bytes], Any] = msgspec.json.Decoder(_request(contract)).decode
+        self.read: Callable[[bytes], Any] | None = None
+        if not any(UNREADABLE.search(name) for name in _names(contract)):
+            self.read = msgspec.json.Decoder(_request(contract)).decode
 
     def __call__(self, body: bytes, most: int = sys.maxsize) -> Rows:
         """Decode a body.
@@ -82,6 +87,8 @@ class Decoder:
 
     def quick(self, body: bytes) -> Rows | None:
         """Decode a body of the usual forms; None for any other."""
+        if self.read is None:
+            return None
         width, codes = self.width, self.codes
         rows = []
         try:
@@ -116,16 +123,20 @@ def read_json(body: bytes) -> Any:
         raise malformed(f"the body is no JSON: {error}") from error
 
 
-def _request(contract: Contract) -> Any:
-    """Make the struct of a body; fields are named by position, as a column may have any name."""
-    fields: dict[str, tuple[Any, ...]] = {}
-    for column in contract.features:
-        kind = TYPES[column.kind]
-        fields[column.name] = (kind | None, None) if column.nullable else (kind,)
+def _names(contract: Contract) -> list[str]:
+    """Return what may stand in a row, the features first."""
     ignored = [column.name for column in contract.excluded]
     if contract.target:
         ignored.append(contract.target.name)
-    fields.update(dict.fromkeys(ignored, (TYPES["excluded"], None)))
+    return [*(column.name for column in contract.features), *ignored]
+
+
+def _request(contract: Contract) -> Any:
+    """Make the struct of a body; fields are named by position, as a column may have any name."""
+    fields: dict[str, tuple[Any, ...]] = dict.fromkeys(_names(contract), (TYPES["excluded"], None))
+    for column in contract.features:
+        kind = TYPES[column.kind]
+        fields[column.name] = (kind | None, None) if column.nullable else (kind,)
     row: Any = msgspec.defstruct(
         "Row",
         [(f"column_{i}", *field) for i, field in enumerate(fields.values())],
