@@ -653,7 +653,8 @@ def test_keyboard_reaches_everything(open_page, examples, tmp_path):
     columns = [name.replace("_", " ") for name in examples[0]["row"]]
     numbers = [f"Fill in example {i + 1}" for i in range(len(examples))]
     top = ["Skip to the content", "A file", "The model", "API", "Metrics"]
-    end = ["Predict", "Drop a CSV here, or choose a file", "Save an example file"]
+    end = ["Predict", "What was it really?", "Record"]
+    end += ["Drop a CSV here, or choose a file", "Save an example file"]
     assert [*top, *numbers, *columns, *end] == visited
     assert page.locator("#prediction").inner_text()
     page.keyboard.press("Shift+Tab")
