@@ -145,7 +145,8 @@ class Batcher:
                 raise error
             return
         self.metrics.phase(DECODE, call.decoded - call.started)
-        await to_thread.run_sync(self._predict, call.served, [call], limiter=self._threads)
+        # Numbers are counted in the loop's thread alone: two would lose some.
+        self._count(*await to_thread.run_sync(_timed, call.served, [call], limiter=self._threads))
         await asyncio.shield(self._record([call]))
 
     async def _tick(self, served: Served) -> None:
@@ -154,15 +155,13 @@ class Batcher:
         for call in calls:
             metrics.phase(DECODE, call.decoded - call.started)
             metrics.phase(QUEUE, start - call.decoded)
-        self._predict(served, calls)
+        self._count(*_timed(served, calls))
         await self._record(calls)
 
-    def _predict(self, served: Served, calls: list[Call]) -> None:
-        start, metrics = perf_counter(), self.metrics
-        rows, warned = predict(served, calls)
-        metrics.rows(rows, warned)
-        metrics.batch(rows)
-        metrics.phase(MODEL, perf_counter() - start)
+    def _count(self, rows: int, warned: int, seconds: float) -> None:
+        self.metrics.rows(rows, warned)
+        self.metrics.batch(rows)
+        self.metrics.phase(MODEL, seconds)
 
     async def _record(self, calls: list[Call]) -> None:
         if self.log is None:
@@ -218,6 +217,12 @@ def predict(served: Served, calls: Sequence[Call]) -> tuple[int, int]:
             warned += sum(len(prediction.warnings) for prediction in call.predictions)
         first = last
     return first, warned
+
+
+def _timed(served: Served, calls: Sequence[Call]) -> tuple[int, int, float]:
+    start = perf_counter()
+    rows, warned = predict(served, calls)
+    return rows, warned, perf_counter() - start
 
 
 def event(call: Call, now: float, end: float) -> Event:
