@@ -86,6 +86,8 @@ def check_answers(project, package):
     with served(project, package) as address:
         rows = [example["row"] for example in examples]
         answer = ask(f"{address}/predict", {"rows": rows})
+        ids = [prediction.pop("id") for prediction in answer["predictions"]]
+        assert len(rows) == len(set(ids))
         assert [example["prediction"] for example in examples] == answer["predictions"]
         assert card == ask(f"{address}/model")["card"]
 
