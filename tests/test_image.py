@@ -118,7 +118,7 @@ def test_content(image):
 def test_compiled(image):
     """Everything that serving imports was compiled when the image was built."""
     script = (
-        "import sys, penguins.inference, penguins.serving.app, onnxruntime; "
+        "import sys, penguins.inference, penguins.serving.server, onnxruntime; "
         "print([m for m, v in sys.modules.items() if (c := getattr(v, '__cached__', None)) "
         "and not __import__('os').path.exists(c)])"
     )

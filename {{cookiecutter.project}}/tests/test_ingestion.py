@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -380,6 +381,14 @@ def test_an_idle_child_ends(job, log, made_event):
     assert [1] == bases(job)
 
 
+def stands_back(child):
+    """It waits for the service, in one session; its group has no Ctrl-C that is for the service."""
+    if hasattr(os, "SCHED_IDLE"):
+        assert os.SCHED_IDLE == os.sched_getscheduler(child)
+    assert os.getsid(0) == os.getsid(child)
+    assert child == os.getpgid(child) != os.getpgid(0)
+
+
 def test_the_service_has_its_events_ingested(job, log, made_event, caplog, monkeypatch):
     """A child comes when there is something to do, again after its death, and drains in the end."""
     monkeypatch.setattr(ingestion, "POLL_SECONDS", 0.05)
@@ -396,6 +405,7 @@ def test_the_service_has_its_events_ingested(job, log, made_event, caplog, monke
         assert [] == started
         log.append([made_event(1)])
         assert 0 == until(lambda: ingestion.backlog(job.folder).bytes, 0)
+        stands_back(started[0].pid)
         started[0].kill()
         log.append([made_event(2)])
         assert 0 == until(lambda: ingestion.backlog(job.folder).bytes, 0)

@@ -81,7 +81,7 @@ def test_a_missing_class_has_probability_zero(road):
     assert [contract.classes[2]] * 2 == result.labels.tolist()
 
 
-@pytest.mark.parametrize("imported", ["inference", "serving.app"])
+@pytest.mark.parametrize("imported", ["inference", "serving.server"])
 def test_serving_in_onnx_is_light(road, imported):
     """Loading and asking a bundle whose plan is ONNX imports no library of training."""
     package = inference.__package__

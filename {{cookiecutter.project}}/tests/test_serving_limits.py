@@ -9,9 +9,10 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from {{ cookiecutter.package }}.inference import Predictor
-from {{ cookiecutter.package }}.serving.app import create_app, listen
+from {{ cookiecutter.package }}.serving.app import create_app
 from {{ cookiecutter.package }}.serving.limits import Places
 from {{ cookiecutter.package }}.serving.metrics import Metrics
+from {{ cookiecutter.package }}.serving.server import listen
 from {{ cookiecutter.package }}.settings import Serving
 
 

@@ -182,7 +182,7 @@ def score(
 def serve(params: Params = PARAMS) -> None:
     """Serve the bundle over HTTP."""
     settings = _settings(params)
-    from .serving.app import serve as serve_forever
+    from .serving.server import serve as serve_forever
 
     serve_forever(settings)
 

@@ -399,9 +399,11 @@ def _attend(job: Job, ending: Flag) -> None:
 
 def _run_child(job: Job, ending: Flag) -> int:
     # The settings hold a password, and a command line is shown to everybody. The pipe stays open:
-    # when it closes, whatever killed this process, the child drains the log and ends.
+    # when it closes, whatever killed this process, the child drains the log and ends. Ctrl-C is for
+    # this process alone, so the child has a group of its own; not a session, though: Linux shares
+    # time between sessions first, whatever the priority of what is in them.
     command = [sys.executable, "-m", f"{__package__}.ingestion"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as child:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0) as child:
         assert child.stdin  # noqa: S101
         with suppress(BrokenPipeError):
             child.stdin.write(msgspec.json.encode(job) + b"\n")
@@ -513,9 +515,18 @@ def _harmless(row: dict[str, Any]) -> dict[str, Any]:
     return texts
 
 
-def main() -> None:
-    """Be the child: little priority, the settings in the first line of the standard input."""
+def _stand_back() -> None:
+    """Take what the service, whose answers somebody waits for, leaves of the processor."""
     os.nice(10)
+    if hasattr(os, "SCHED_IDLE"):
+        # Some sandboxes know no such call.
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def main() -> None:
+    """Be the child, which finds the settings in the first line of the standard input."""
+    _stand_back()
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     try:
         watch(job, sys.stdin.fileno(), IDLE_SECONDS)

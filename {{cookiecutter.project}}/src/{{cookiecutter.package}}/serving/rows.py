@@ -148,6 +148,13 @@ def _request(contract: Contract) -> Any:
     return msgspec.defstruct("Request", [("rows", list[row])], forbid_unknown_fields=True, gc=False)
 
 
+class _Codes(dict[Any, float]):
+    """The codes of categories; without a function of Python's in between, twice as fast."""
+
+    def __missing__(self, value: Any) -> float:
+        return UNSEEN
+
+
 def _code(column: Column) -> Callable[[Any], float | None] | None:
     """Return what turns a decoded value into its number; None where it is one."""
     codes: dict[Any, float] = dict(column.codes)
@@ -155,7 +162,7 @@ def _code(column: Column) -> Callable[[Any], float | None] | None:
         codes[None] = math.nan
     match column.kind:
         case "categorical":
-            return lambda value: codes.get(value, UNSEEN)
+            return _Codes(codes).__getitem__
         case "boolean":
             return {True: 1.0, False: 0.0, **codes}.__getitem__
         case "integer":

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..events import Role
     from ..inference import Predictor
 
-# Seconds that other requests may wait for one.
-PATIENCE = 0.001
+# Seconds that others may wait for one. Beyond, a thread: there a request costs half as much again.
+PATIENCE = 0.0025
 TOLERANCE = 1e-6
 WARMING_ROWS, WARMING_ROUNDS = 32, 5
 
