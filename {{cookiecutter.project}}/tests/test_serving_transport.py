@@ -6,11 +6,10 @@ import uvicorn
 from {{ cookiecutter.package }}.serving.transport import Gathered, Protocol
 
 
-class Kept(asyncio.Transport):
+class Kept:
     """A transport that keeps what it is told."""
 
     def __init__(self):
-        super().__init__()
         self.told = []
 
     def write(self, data):
@@ -71,7 +70,7 @@ def test_nothing_is_written_to_who_went_away():
 def test_an_answer_is_one_packet():
     """Through uvicorn and a socket: the first read has the whole answer."""
 
-    async def app(scope, receive, send):
+    async def app(scope, _, send):
         assert "http" == scope["type"]
         headers = [(b"content-length", b"4")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
