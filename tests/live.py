@@ -33,27 +33,28 @@ with opened(sys.argv[1]) as store, store.reading() as connection:
 """
 
 
-class Load(threading.Thread):
-    """Requests, each unlike all others, over connections that are made again when they break.
+class Clients(threading.Thread):
+    """Connections that post to /predict, one request after the other on each, until stopped.
 
-    What was answered with 200 is acknowledged; other answers and breaks are counted.
+    A connection that breaks is counted, and made again. What a client's own class does with the
+    answers is its `ask`; where that fails, so does the block that the clients are the context of.
     """
 
-    def __init__(self, project, port):
+    def __init__(self, port, connections):
         super().__init__(daemon=True)
         self.port = port
-        self.row = json.loads((project / "bundle/examples.json").read_text())[0]["row"]
-        self.random = random.Random(port)
+        self.connections = connections
         self.stopped = threading.Event()
-        self.answered = []
-        self.refused = []
+        self.ended = False
         self.breaks = 0
 
     def run(self):
+        """Be the clients."""
         asyncio.run(self._all())
+        self.ended = True
 
     async def _all(self):
-        await asyncio.gather(*(self._connection() for _ in range(CONNECTIONS)))
+        await asyncio.gather(*(self._connection() for _ in range(self.connections)))
 
     async def _connection(self):
         while not self.stopped.is_set():
@@ -61,27 +62,46 @@ class Load(threading.Thread):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 with contextlib.closing(writer):
                     while not self.stopped.is_set():
-                        await self._ask(reader, writer)
-                        await asyncio.sleep(PAUSE_S)
+                        await self.ask(reader, writer)
             except (OSError, asyncio.IncompleteReadError):
                 self.breaks += 1
                 await asyncio.sleep(PAUSE_S)
 
-    async def _ask(self, reader, writer):
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopped.set()
+        self.join()
+        assert self.ended, "a client failed"
+
+
+class Load(Clients):
+    """Requests, each unlike all others.
+
+    What was answered with 200 is acknowledged; other answers are kept apart.
+    """
+
+    def __init__(self, project, port):
+        super().__init__(port, CONNECTIONS)
+        self.row = json.loads((project / "bundle/examples.json").read_text())[0]["row"]
+        self.random = random.Random(port)
+        self.answered = []
+        self.refused = []
+
+    async def ask(self, reader, writer):
+        """Ask for a few rows."""
         rows = [
             {**self.row, "bill_length_mm": self.random.uniform(33, 59)}
             for _ in range(self.random.randint(1, MOST_ROWS))
         ]
-        body = json.dumps({"rows": rows}).encode()
-        head = "POST /predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
-        writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(head.partition(b"content-length:")[2].split()[0])
-        answer = await reader.readexactly(length)
+        head, answer = await exchange(reader, writer, rows)
         if head.split()[1] == b"200":
             self.answered.append((rows, answer))
         else:
             self.refused.append((head, answer))
+        await asyncio.sleep(PAUSE_S)
 
     def acknowledged(self):
         """Return, of each prediction that was answered, its id, its row and the answer."""
@@ -98,14 +118,6 @@ class Load(threading.Thread):
         """Return when so many more were answered."""
         wanted = len(self.answered) + more
         wait(lambda: len(self.answered) >= wanted, seconds, "nothing is answered")
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopped.set()
-        self.join()
 
 
 class Place:
@@ -181,6 +193,16 @@ class Place:
         for name, (row, prediction) in acknowledged.items():
             assert [row, prediction, 200, "champion"] == stored[name]
         return len(acknowledged), len(stored)
+
+
+async def exchange(reader, writer, rows):
+    """Post rows to /predict; return head and body of the answer."""
+    body = json.dumps({"rows": rows}).encode()
+    head = "POST /predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+    writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = int(head.partition(b"content-length:")[2].split()[0])
+    return head, await reader.readexactly(length)
 
 
 def wait(until, seconds, problem):

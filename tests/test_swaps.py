@@ -1,17 +1,15 @@
 """Swaps of a running service: it follows the registry's champion, and no request is lost."""
 
-import asyncio
 import contextlib
 import json
 import shutil
 import signal
 import subprocess
-import threading
-import time
 from pathlib import Path
 
 import pytest
-from conftest import Workspace, environment, wait_until_answered, wait_until_ready
+from conftest import Workspace, environment, wait_until_answered
+from live import Clients, Place, exchange, wait
 
 from scripts.demo import ask, free_port
 
@@ -20,89 +18,45 @@ SWAPS = 100
 CONNECTIONS = 8
 
 
-class Load(threading.Thread):
-    """Requests over connections that stay open, one after the other on each, until stopped."""
+class Same(Clients):
+    """The same request again and again; of the answers, those that differ."""
 
-    def __init__(self, address, rows):
-        super().__init__()
-        self.port = int(address.rpartition(":")[2])
-        body = json.dumps({"rows": rows}).encode()
-        head = "POST /predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
-        self.request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
-        self.stopped = threading.Event()
+    def __init__(self, port, rows):
+        super().__init__(port, CONNECTIONS)
+        self.rows = rows
         self.answers = {}
         self.failures = []
         self.last = None
 
-    def run(self):
-        asyncio.run(self._all())
-
-    async def _all(self):
-        await asyncio.gather(*(self._connection() for _ in range(CONNECTIONS)))
-
-    async def _connection(self):
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            while not self.stopped.is_set():
-                writer.write(self.request)
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length:")[2].split()[0])
-                self._keep(head.split()[1], json.loads(await reader.readexactly(length)))
-            writer.close()
-        except Exception as error:
-            self.failures.append(repr(error))
-
-    def _keep(self, status, content):
-        if status != b"200":
-            self.failures.append((status, content))
+    async def ask(self, reader, writer):
+        """Ask, and keep what the version says that it names."""
+        head, answer = await exchange(reader, writer, self.rows)
+        if head.split()[1] != b"200":
+            self.failures.append((head, answer))
             return
+        content = json.loads(answer)
         self.last = content["model"]["version"]
         said = [[one["prediction"], one["probabilities"]] for one in content["predictions"]]
         self.answers.setdefault((self.last, json.dumps(said)), said)
 
     def wait_for(self, version, seconds):
-        """Return how long it took until a version answered."""
-        start = time.monotonic()
-        while self.last != version:
-            waited = time.monotonic() - start
-            assert waited < seconds, f"{version} does not answer after {seconds} s: {self.failures}"
-            time.sleep(0.002)
-        return time.monotonic() - start
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopped.set()
-        self.join()
+        """Return when a version answers."""
+        problem = f"{version} does not answer: {self.failures}"
+        wait(lambda: self.last == version, seconds, problem)
 
 
 @contextlib.contextmanager
-def running(words, folder, address, **variables):
-    """Run a server for a while; give back its log."""
-    log = folder / f"{words[1].replace('/', '_')}{address.rpartition(':')[2]}.log"
-    with log.open("wb") as out:
+def running(words, folder, **variables):
+    """Run a server for a while."""
+    with (folder / "log").open("wb") as out:
         server = subprocess.Popen(
             words, cwd=folder, env=environment(**variables), stdout=out, stderr=out
         )
     try:
-        yield log
+        yield
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(20)
-
-
-@contextlib.contextmanager
-def service(workspace, **variables):
-    """Serve a project on a free port, as its settings and some variables say."""
-    port = str(free_port())
-    address = f"http://127.0.0.1:{port}"
-    words = [workspace.folder / ".venv/bin/python", "-m", "penguins", "serve"]
-    variables = {**workspace.environment, "APP_SERVING__PORT": port, **variables}
-    with running(words, workspace.folder, address, **variables) as log:
-        wait_until_ready(address)
-        yield address, log
 
 
 def command(workspace, word, **variables):
@@ -122,7 +76,7 @@ def expected(bundle):
 
 def assert_consistent(load, versions):
     """Every answer is, as a whole, what the version that it names says."""
-    assert [] == load.failures
+    assert ([], 0) == (load.failures, load.breaks)
     assert set(versions) == {version for version, _ in load.answers}
     for (version, _), said in load.answers.items():
         for (label, shares), (given, probabilities) in zip(versions[version], said, strict=True):
@@ -143,7 +97,7 @@ def two(default_project, tmp_path_factory):
         *("--backend-store-uri", f"sqlite:///{store}/mlflow.db"),
         *("--artifacts-destination", str(store / "artifacts")),
     ]
-    with running(words, store, address, MLFLOW_DISABLE_TELEMETRY="true"):
+    with running(words, store, MLFLOW_DISABLE_TELEMETRY="true"):
         wait_until_answered(f"{address}/health")
         workspace.edit("training", **POOR)
         command(workspace, "pipeline", MLFLOW_TRACKING_URI=address)
@@ -158,7 +112,7 @@ def two(default_project, tmp_path_factory):
         yield workspace, address, poor, better
 
 
-def test_the_service_follows_the_champion(two):
+def test_the_service_follows_the_champion(two, tmp_path):
     """What is promoted answers within seconds; so does what is rolled back; nothing is lost."""
     workspace, server, poor, better = two
     told = {
@@ -166,17 +120,17 @@ def test_the_service_follows_the_champion(two):
         "APP_SERVING__SOURCE": "models:/penguins@champion",
         "APP_SERVING__WATCH_SECONDS": "0.2",
     }
-    with service(workspace, **told) as (address, _), Load(address, poor[1]) as load:
+    live = Place(workspace.folder, tmp_path, **told)
+    with live.serving(), Same(live.port, poor[1]) as load:
         load.wait_for(poor[0], 5)
         command(workspace, "promote", **told)
-        assert load.wait_for(better[0], 5) < 5
+        load.wait_for(better[0], 5)
         command(workspace, "rollback", **told)
-        assert load.wait_for(poor[0], 5) < 5
-        card = ask(f"{address}/model")["card"]
+        load.wait_for(poor[0], 5)
+        card = ask(f"{live.address}/model")["card"]
     assert poor[0] == card["version"]
     assert_consistent(load, {poor[0]: poor[2], better[0]: answers_to(workspace, poor[1])})
-    kept = [path.name for path in (workspace.folder / ".cache/serving/models").iterdir()]
-    assert 2 == len(kept)
+    assert 2 == len([*(tmp_path / "state/models").iterdir()])
 
 
 def answers_to(workspace, rows):
@@ -199,14 +153,10 @@ def replace(place, made):
     shutil.rmtree(old, ignore_errors=True)
 
 
-def resident(log):
-    """Return the memory of the process that writes a log, in MB."""
-    for process in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if process.name.isdigit() and (process / "fd/1").readlink() == log:
-                status = (process / "status").read_text()
-                return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-    raise AssertionError(f"nobody writes {log}")
+def resident(server):
+    """Return the memory of a process, in MB."""
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def test_a_hundred_swaps_under_load(two, tmp_path):
@@ -219,20 +169,18 @@ def test_a_hundred_swaps_under_load(two, tmp_path):
     (broken / "model.onnx").write_bytes(b"half")
     replace(place, made[0])
     told = {"APP_SERVING__SOURCE": str(place), "APP_SERVING__WATCH_SECONDS": "0.02"}
-    with service(workspace, **told) as (address, log), Load(address, poor[1]) as load:
+    live = Place(workspace.folder, tmp_path, **told)
+    with live.serving() as server, Same(live.port, poor[1]) as load:
         for number in range(1, SWAPS + 1):
             replace(place, made[number % 2])
             load.wait_for(versions[number % 2], 10)
             if number == SWAPS // 10:
-                before = resident(log)
+                before = resident(server)
         replace(place, broken)
-        until = time.monotonic() + 10
-        while "was altered" not in log.read_text():
-            assert time.monotonic() < until, log.read_text()
-            time.sleep(0.01)
-        grown = resident(log) - before
+        wait(lambda: "was altered" in live.log.read_text(), 10, "nothing is refused")
+        grown = resident(server) - before
     assert_consistent(load, {poor[0]: poor[2], better[0]: answers_to(workspace, poor[1])})
-    (line,) = [line for line in log.read_text().splitlines() if "goes on" in line]
+    (line,) = [line for line in live.log.read_text().splitlines() if "goes on" in line]
     wanted = f"version {versions[SWAPS % 2]} goes on: {place}/model.onnx was altered"
     assert json.loads(line)["message"].startswith(wanted)
     assert grown < 60
