@@ -198,7 +198,7 @@ def test_green(runner):
     assert 0 == run.code, run.text[-5000:]
     jobs = {"lint", f"test ({MAIN})", "train", "image", "gate"}
     assert dict.fromkeys(jobs, "success") == run.jobs
-    assert "6 passed" in run.text
+    assert "7 passed" in run.text
     assert '⚙  Summary - <pre>{\n  "' in run.text
     kept = runner.folder / "artifacts"
     assert {"bundle", "reports", f"coverage-{MAIN}"} == {path.name for path in kept.iterdir()}
