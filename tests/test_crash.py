@@ -23,9 +23,9 @@ import uvicorn.supervisors, uvloop, yaml
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for _ in sys.stdin:
-    if not os.fork():
+    if not (child := os.fork()):
         break
-    print("forked", flush=True)
+    print(child, flush=True)
 else:
     sys.exit()
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -50,8 +50,7 @@ def forking(place):
         def start():
             parent.stdin.write("\n")
             parent.stdin.flush()
-            parent.stdout.readline()
-            return max(children(parent.pid))
+            return int(parent.stdout.readline())
 
         yield start
         parent.stdin.close()
