@@ -286,7 +286,7 @@ def test_page_shows_the_model(open_page, default_project):
     """Version, metrics beside the baseline's, and the bars are those of the card."""
     card = json.loads((default_project / "bundle/card.json").read_text(encoding="utf-8"))
     page = open_page()
-    assert card["version"] in page.locator("#facts").inner_text()
+    page.locator("#facts", has_text=card["version"]).wait_for()
     accuracy = page.get_by_role("row", name="accuracy", exact=False).first.inner_text()
     figures = [f"{card[which]['accuracy']:.3g}" for which in ("metrics", "baseline")]
     assert ["accuracy", *figures] == accuracy.split()
