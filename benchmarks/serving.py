@@ -77,6 +77,8 @@ PACED = ("ours", "fastapi", "tutorial", "mlflow")
 PACED_ROUNDS, PACED_SECONDS, P99_MS = 3, 5, 5
 START_S, IDLE_MB = 1.0, 120
 FLAT = 0.05
+# The third of ten sizes: ingestion, which stands back, takes its time to load what it needs.
+LOADED = 2
 
 
 def say(*words):
@@ -223,7 +225,7 @@ def every_core():
 
 
 def soak(project, folder, candidate, seconds):
-    """Keep ours under load; return MB of memory after a tenth of the time, at the end, and most."""
+    """Keep ours under load; return the requests, and MB of memory after each tenth."""
     path, _ = bodies_of(folder, "ours", candidate, 1)
     server = start(project, folder, "ours-soak", candidate)
     try:
@@ -358,9 +360,9 @@ def further(project, folder, chosen, facts, paced, asked):
     if asked.soak:
         requests, sizes = soak(project, folder, ours, asked.soak)
         lines.append(
-            f"| {asked.soak} s under load, {requests:,} requests | {sizes[0]:.0f} MB after a "
-            f"tenth, {max(sizes):.0f} MB at most, {sizes[-1]:.0f} MB at the end "
-            f"({sizes[-1] / sizes[0] - 1:+.1%}) | at most {FLAT:+.0%} |"
+            f"| {asked.soak} s under load, {requests:,} requests | {sizes[LOADED]:.0f} MB after "
+            f"three tenths, {max(sizes):.0f} MB at most, {sizes[-1]:.0f} MB at the end "
+            f"({sizes[-1] / sizes[LOADED] - 1:+.1%}) | at most {FLAT:+.0%} |"
         )
     return [*lines, ""]
 
