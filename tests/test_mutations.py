@@ -146,6 +146,31 @@ PROJECT_FAULTS = {
         "        asyncio.create_task(self._record(calls))\n",
         "test_serving_batching.py::test_an_answer_waits_for_its_event",
     ),
+    "an answer is two packets": (
+        "src/penguins/serving/server.py",
+        "            http=Protocol,\n",
+        "",
+        "test_serving_server.py::test_an_answer_is_one_packet",
+    ),
+    "the last words of a connection are lost": (
+        "src/penguins/serving/transport.py",
+        "        self._flush()\n        self._transport.close()\n",
+        "        self._transport.close()\n",
+        "test_serving_transport.py::test_closing_loses_nothing",
+    ),
+    "ingestion competes with the service": (
+        "src/penguins/ingestion.py",
+        "stdin=subprocess.PIPE, process_group=0",
+        "stdin=subprocess.PIPE, start_new_session=True",
+        "test_ingestion.py::test_the_service_has_its_events_ingested",
+    ),
+    "two threads count": (
+        "src/penguins/serving/batching.py",
+        "self._count(*await to_thread.run_sync("
+        "_timed, call.served, [call], limiter=self._threads))",
+        "await to_thread.run_sync(lambda: self._count(*_timed(call.served, [call])))",
+        "test_serving_batching.py::test_numbers_are_counted_in_one_thread",
+    ),
     "an event is read without its checksum": (
         "src/penguins/events.py",
         "if crc32(payload) != checksum:",

@@ -160,6 +160,22 @@ def test_large_requests_leave_the_event_loop(served, log, runs):
     assert {large.request_id, small.request_id} == {event.request_id for event in kept(log)}
 
 
+def test_numbers_are_counted_in_one_thread(served, log, monkeypatch):
+    """Where a thread runs the model it counts nothing: two that count would lose some."""
+    counting = set()
+    for name in ("rows", "batch", "phase", "events"):
+        count = getattr(Metrics, name)
+
+        def watched(*numbers, count=count):
+            counting.add(threading.current_thread().name)
+            count(*numbers)
+
+        monkeypatch.setattr(Metrics, name, watched)
+    many = served.rows_at_once + 1
+    answered(Batcher(log, Metrics([])), lambda: [call_of(served, i, many) for i in range(3)])
+    assert {"MainThread"} == counting
+
+
 def test_versions_do_not_share_a_run(served, road, log, runs):
     """During a swap the calls of one tick are answered by the version that each began with."""
     other = load(road.settings.serving.bundle)

@@ -173,6 +173,16 @@ def predicted(port, body):
     return numbers["prediction_rows_total"]
 
 
+def test_an_answer_is_one_packet(running):
+    """Head and body leave together: each time, the first read has the whole answer."""
+    with running() as (_, port), socket.create_connection(("127.0.0.1", port), 10) as client:
+        for _ in range(20):
+            client.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+            answer = client.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert answer.endswith(b'\r\n\r\n{"status":"ok"}')
+
+
 def test_requests_under_way_are_answered_before_the_end(running, road):
     """What was begun before SIGTERM is answered; then the process ends as if nothing was wrong."""
     body = json.dumps({"rows": [road.predictor.examples[0]["row"]]}).encode()

@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from . import inference_protocol, invocations, schemas
+from .schemas import REFERENCE
 from .served import Served
 
 DOORS = (invocations, inference_protocol)
@@ -14,7 +15,6 @@ SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-REFERENCE = "#/components/schemas/{model}"
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:

@@ -20,12 +20,12 @@ from .bodies import JSON, aside, read
 from .errors import InferenceError, RequestError, refused
 from .routes import FAILURES as ALL_FAILURES
 from .routes import ChampionDep, answered
+from .schemas import REFERENCE
 from .served import Served
 from .tensors import DATATYPES, STATED, Inference, answer, parse
 
 BINARY = "application/octet-stream"
 HEADER = "Inference-Header-Content-Length"
-REFERENCE = "#/components/schemas/{model}"
 EXTENSIONS = ["binary_tensor_data"]
 FAILURES: dict[int | str, dict[str, Any]] = {
     status: {**failure, "model": InferenceError} for status, failure in ALL_FAILURES.items()

@@ -10,6 +10,8 @@ from ..encoding import encode_value, shortened
 
 TYPES = {"numeric": "number", "integer": "integer", "categorical": "string", "datetime": "string"}
 MOST_CATEGORIES = 20
+# How OpenAPI refers to a model.
+REFERENCE = "#/components/schemas/{model}"
 EXAMPLE_BASE = "019aa4d17c5e3f8b2d6a90c1000000a7"
 
 
