@@ -23,7 +23,8 @@ TEMPLATE = KIT / "{{cookiecutter.project}}"
 PASSWORD = "geh:eim%/?"
 QUOTED = "geh%3Aeim%25%2F%3F"
 # These come first, so that no worker is left alone with one of them at the end.
-LONGEST = ["workflows", "dag", "crash", "projects", "mutations", "lifecycle", "static", "demo"]
+LONGEST = ["workflows", "ssh", "update", "supply", "dag", "crash", "projects", "mutations"]
+LONGEST += ["releases", "lifecycle", "static", "site", "kubernetes", "demo"]
 
 
 def pytest_collection_modifyitems(items):
@@ -298,3 +299,21 @@ def postgres_server():
 def postgres(postgres_server):
     """The address of a private PostgreSQL server."""
     return postgres_server.address
+
+
+@pytest.fixture
+def runner(default_project, tmp_path):
+    """A fresh copy of the default project as a repository on GitHub, and act for its workflows."""
+    from runner import repository
+
+    with repository(tmp_path, default_project) as runner:
+        yield runner
+
+
+@pytest.fixture
+def registry(tmp_path):
+    """A running registry of images."""
+    from images import registry
+
+    with registry(tmp_path) as running:
+        yield running

@@ -198,7 +198,7 @@ class Place:
 async def exchange(reader, writer, rows):
     """Post rows to /predict; return head and body of the answer."""
     body = json.dumps({"rows": rows}).encode()
-    head = "POST /predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+    head = "POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
     writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = int(head.partition(b"content-length:")[2].split()[0])
