@@ -61,6 +61,12 @@ class StoreError(ProjectError):
     exit_code = 11
 
 
+class SmokeError(ProjectError):
+    """A running service does not answer as its bundle promises."""
+
+    exit_code = 12
+
+
 class StoppedError(ProjectError):
     """Ctrl-C ended a command that goes on when it is run again; the shell's code for it."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..bundle import CONTRACT
+from ..bundle import CONTRACT, same
 from ..encoding import bounds
 from ..errors import BundleError
 from . import schemas
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 # Seconds that others may wait for one. Beyond, a thread: there a request costs half as much again.
 PATIENCE = 0.0025
-TOLERANCE = 1e-6
 WARMING_ROWS, WARMING_ROUNDS = 32, 5
 
 
@@ -106,18 +104,8 @@ def prove(predictor: Predictor) -> None:
     for number, (example, answer) in enumerate(zip(predictor.examples, answers, strict=True)):
         for name, given in asdict(answer).items():
             stored = example["prediction"].get(name)
-            if name != "warnings" and not _same(stored, given):
+            if name != "warnings" and not same(stored, given):
                 raise BundleError(
                     f"version {predictor.card['version']} does not answer as it did when it was "
                     f"made: {name} of example {number} was {stored}, is {given}"
                 )
-
-
-def _same(stored: Any, given: Any) -> bool:
-    if isinstance(stored, dict) and isinstance(given, dict):
-        return stored.keys() == given.keys() and all(
-            _same(value, given[name]) for name, value in stored.items()
-        )
-    if isinstance(stored, float) or isinstance(given, float):
-        return math.isclose(stored, given, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-    return bool(stored == given)
