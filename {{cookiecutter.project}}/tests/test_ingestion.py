@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from {{ cookiecutter.package }} import events, ingestion
+from {{ cookiecutter.package }} import entities, events, ingestion
 from {{ cookiecutter.package }}.errors import ServingError, StoreError
 from {{ cookiecutter.package }}.events import EventLog
 from {{ cookiecutter.package }}.ingestion import Ingestion, Job
@@ -116,6 +116,9 @@ def test_score(answer, score):
     assert score == ingestion.score(json.dumps(answer).encode())
 
 
+PEPPER = "s"
+
+
 @pytest.mark.parametrize(
     ("row", "kept", "entity"),
     [
@@ -128,15 +131,27 @@ def test_score(answer, score):
     ids=str,
 )
 def test_only_what_is_allowed_is_kept(job, made_event, row, kept, entity):
-    """With a list of columns no other is stored; whom a row is about is, if it is asked for."""
-    strict = Job(job.folder, job.store, features=("b", "absent"), entity="id")
+    """With a list of columns no other is stored; of whom a row is about a hash is, if at all."""
+    key = entity and entities.pseudonym(entity, PEPPER)
+    strict = Job(job.folder, job.store, features=("b", "absent"), entity="id", secret=PEPPER)
     event = made_event(body=json.dumps({"rows": [row]}).encode())
     (found,) = ingestion.rows(event, strict)
     assert kept == (found["features"] and json.loads(found["features"]))
-    assert entity == found["entity_key"]
-    loose = Job(job.folder, job.store, entity="id")
+    assert key == found["entity_key"]
+    loose = Job(job.folder, job.store, entity="id", secret=PEPPER)
     (found,) = ingestion.rows(event, loose)
-    assert (row, entity) == (json.loads(found["features"]), found["entity_key"])
+    others = {n: v for n, v in row.items() if n != "id"} if isinstance(row, dict) else row
+    assert (others, key) == (json.loads(found["features"]), found["entity_key"])
+
+
+def test_whoever_ingests_is_waited_for(job, log, made_event, monkeypatch):
+    """What must be stored first is, also while another process has the lock."""
+    log.append([made_event(0)])
+    other = ingestion.Ingestion(job)
+    assert not ingestion.catch_up(job, seconds=0)
+    monkeypatch.setattr(ingestion.time, "sleep", lambda _: other.run())
+    assert ingestion.catch_up(job)
+    other.close()
 
 
 @pytest.mark.parametrize(
@@ -399,7 +414,7 @@ def test_the_service_has_its_events_ingested(job, log, made_event, caplog, monke
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", start)
-    settings = Events(folder=job.folder, store=job.store)
+    settings = Events(folder=job.folder, store=job.store, retention_days=0)
     with ingestion.running(settings):
         time.sleep(0.3)
         assert [] == started
@@ -419,7 +434,7 @@ def test_the_service_has_its_events_ingested(job, log, made_event, caplog, monke
 
 def test_what_came_last_is_drained(job, log, made_event):
     """Events that came just before the end are stored as well."""
-    with ingestion.running(Events(folder=job.folder, store=job.store)):
+    with ingestion.running(Events(folder=job.folder, store=job.store, retention_days=0)):
         log.append([made_event(1)])
         log.close()
     assert [1] == bases(job)

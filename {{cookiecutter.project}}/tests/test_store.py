@@ -177,12 +177,23 @@ def test_known(store, monkeypatch):
 
 def test_prune(store, monkeypatch):
     """What is older is deleted with its truths, in pieces; the rest stays."""
-    monkeypatch.setattr(stores, "PRUNED_AT_ONCE", 2)
+    monkeypatch.setattr(stores, "DELETED_AT_ONCE", 2)
     add(store, *(row(number) for number in range(7)), row(0, "shadow"))
     store.record([truth(number) for number in range(7)])
     assert 6 == store.prune(before=5.0)
     assert ["5-0", "6-0"] == column(store, prediction_event.c.prediction_id)
     assert ["5-0", "6-0"] == column(store, ground_truth.c.prediction_id)
+
+
+def test_erase(store, monkeypatch):
+    """What is known of one entity goes with its truths, in pieces; the rest stays."""
+    monkeypatch.setattr(stores, "DELETED_AT_ONCE", 2)
+    add(store, *({**row(n), "entity_key": "a" if n < 5 else "b"} for n in range(7)))
+    store.record([truth(number) for number in range(7)])
+    assert 5 == store.erase("a")
+    assert ["5-0", "6-0"] == column(store, prediction_event.c.prediction_id)
+    assert ["5-0", "6-0"] == column(store, ground_truth.c.prediction_id)
+    assert 0 == store.erase("a")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw, Struct
 
-from . import events
+from . import entities, events
 from .errors import StoreError
 from .events import Event
 
@@ -44,6 +44,10 @@ DAY = 86400
 NULL = Raw(b"null")
 
 
+class IngestedElsewhereError(StoreError):
+    """Another process ingests the folder."""
+
+
 class Job(Struct, frozen=True):
     """What the child has to know of the settings."""
 
@@ -51,14 +55,24 @@ class Job(Struct, frozen=True):
     store: str
     features: tuple[str, ...] | None = None
     entity: str | None = None
+    secret: str = ""
     retention_days: float = 0
 
     @classmethod
     def of(cls, settings: "Events") -> "Job":
         """Take what is needed from the settings."""
-        features = None if settings.features is None else tuple(settings.features)
-        folder = str(settings.folder)
-        return cls(folder, settings.store, features, settings.entity, settings.retention_days)
+        secret = ""
+        if settings.entity:
+            given = settings.entity_secret
+            secret = given.get_secret_value() if given else entities.secret(settings.folder)
+        return cls(
+            str(settings.folder),
+            settings.store,
+            None if settings.features is None else tuple(settings.features),
+            settings.entity,
+            secret,
+            settings.retention_days,
+        )
 
 
 class State(Struct):
@@ -206,7 +220,9 @@ class Ingestion:
         self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         if not events.locked(self._lock):
             os.close(self._lock)
-            raise StoreError(f"{self.folder} is being ingested by another process: let it")
+            raise IngestedElsewhereError(
+                f"{self.folder} is being ingested by another process: let it"
+            )
         self.state = backlog(self.folder).state
         self.store: Store | None = None
 
@@ -308,6 +324,25 @@ def ingest(job: Job) -> int:
     """Ingest what is there now; return how many events were stored, or raise StoreError."""
     with closing(Ingestion(job)) as ingestion:
         return ingestion.run()
+
+
+def catch_up(job: Job, seconds: float = 30) -> bool:
+    """Have what is in the log stored, by whoever ingests it; return whether all of it is.
+
+    Raises
+    ------
+    StoreError
+        Where the store cannot be used.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        with suppress(IngestedElsewhereError):
+            ingest(job)
+        if not backlog(job.folder).bytes:
+            return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(POLL_SECONDS)
 
 
 def watch(job: Job, parent: int | None = None, idle_seconds: float | None = None) -> None:
@@ -477,22 +512,30 @@ def _insert(store: "Store", job: Job, name: str, batch: Sequence[Event], positio
 
 
 def _kept(row: Raw, job: Job) -> tuple[str | None, str | None]:
-    """Return the features that the settings allow, as JSON, and the entity's key."""
+    """Return the features that the settings allow, as JSON, and what stands for the entity.
+
+    The entity itself is not kept, unless the list of features names its column.
+    """
     if job.features is None and job.entity is None:
         return _text(row), None
     try:
         columns = _columns(row)
     except msgspec.DecodeError:
         return (_text(row) if job.features is None else None), None
-    entity: str | None = _text(columns.get(job.entity or "", NULL))
-    if entity and entity.startswith('"'):
-        entity = msgspec.json.decode(entity)
-    elif entity == "null":
-        entity = None
+    entity = _entity(columns.get(job.entity or "", NULL), job)
     if job.features is None:
-        return _text(row), entity
-    allowed = {name: columns[name] for name in job.features if name in columns}
-    return msgspec.json.encode(allowed).decode(errors="replace"), entity
+        columns.pop(job.entity or "", None)
+    else:
+        columns = {name: columns[name] for name in job.features if name in columns}
+    return msgspec.json.encode(columns).decode(errors="replace"), entity
+
+
+def _entity(value: Raw, job: Job) -> str | None:
+    text = _text(value)
+    if text == "null":
+        return None
+    entity = msgspec.json.decode(text) if text.startswith('"') else text
+    return entities.pseudonym(entity, job.secret)
 
 
 def _text(raw: Raw) -> str:

@@ -23,7 +23,7 @@ SHOWN = 200
 FAILED = 400
 # Any number that nobody else takes in the same database.
 LOCK = 0x6D6C6F7073
-PRUNED_AT_ONCE = 1000
+DELETED_AT_ONCE = 1000
 PARAMETERS = 1000
 
 metadata = MetaData()
@@ -170,17 +170,27 @@ class Store:
 
     def prune(self, before: float) -> int:
         """Delete predictions made before a moment, with their truths; return how many."""
-        event, pruned = prediction_event.c, 0
+        event = prediction_event.c
         old = sa.select(event.prediction_id).where(event.ts < before).order_by(event.ts)
+        return self._delete(old)
+
+    def erase(self, entity_key: str) -> int:
+        """Delete predictions about an entity, with their truths; return how many."""
+        event = prediction_event.c
+        return self._delete(sa.select(event.prediction_id).where(event.entity_key == entity_key))
+
+    def _delete(self, chosen: sa.Select[Any]) -> int:
+        """Delete some predictions in short transactions, between which others take their turn."""
+        deleted = 0
         while True:
             with self.writing() as connection:
-                ids = connection.scalars(old.limit(PRUNED_AT_ONCE)).all()
+                ids = connection.scalars(chosen.limit(DELETED_AT_ONCE)).all()
                 for table in (ground_truth, prediction_event):
                     found = table.c.prediction_id.in_(ids)
-                    deleted = connection.execute(sa.delete(table).where(found))
-                pruned += deleted.rowcount
-            if len(ids) < PRUNED_AT_ONCE:
-                return pruned
+                    gone = connection.execute(sa.delete(table).where(found))
+                deleted += gone.rowcount
+            if len(ids) < DELETED_AT_ONCE:
+                return deleted
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Return those of some ids that an answered prediction has."""
