@@ -18,13 +18,15 @@ from {{ cookiecutter.package }}.errors import BundleError
 from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.plan import Plan
 
+WITHOUT = {bundle.REFERENCE: {}, bundle.EXAMPLES: []}
+
 
 @pytest.fixture
 def fitted(road, tmp_path):
     """A bundle with the fitted pipeline itself."""
     stored = (road.folder / stages.MODEL).read_bytes()
     contract, plan = road.predictor.contract, Plan.of(road.pipeline)
-    bundle.write(tmp_path / "fitted", plan, stored, contract, road.predictor.card, {}, [])
+    bundle.write(tmp_path / "fitted", plan, stored, contract, road.predictor.card, WITHOUT)
     return tmp_path / "fitted"
 
 
@@ -38,6 +40,7 @@ def test_files_of_a_bundle(road):
     """A bundle holds these files and no others, and the card their hashes."""
     folder = road.settings.serving.bundle
     data = {"contract.json", "card.json", "reference.json", "examples.json", "plan.json"}
+    data |= {"reference.npz"}
     names = data | {"model.onnx"}
     assert names == {path.name for path in folder.iterdir()}
     assert names - {"card.json"} == set(road.predictor.card["files"])
@@ -147,7 +150,7 @@ def test_a_plan_with_scikit_learn(road, tmp_path, tier):
     plan = Plan.of(road.pipeline[-1] if encoder else road.pipeline, encoder)
     stored = (road.folder / stages.MODEL).read_bytes()
     contract, card = road.predictor.contract, {**road.predictor.card}
-    written = bundle.write(tmp_path / "bundle", plan, stored, contract, card, {}, [])
+    written = bundle.write(tmp_path / "bundle", plan, stored, contract, card, WITHOUT)
     assert "model.skops" in written["files"]
     assert "model.onnx" not in written["files"]
     loaded = Predictor.load(tmp_path / "bundle")
@@ -179,7 +182,7 @@ def test_a_new_bundle_replaces_the_old_one(road, tmp_path):
     card = dict(road.predictor.card)
     card.pop("version")
     contract = road.predictor.contract
-    written = bundle.write(target, plan, model.read_bytes(), contract, card, {}, [])
+    written = bundle.write(target, plan, model.read_bytes(), contract, card, WITHOUT)
     assert ["bundle"] == [path.name for path in tmp_path.iterdir()]
     assert not (target / "stray").exists()
     assert written["version"] == bundle.read(target)[2]["version"] != road.predictor.card["version"]

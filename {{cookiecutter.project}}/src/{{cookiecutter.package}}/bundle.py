@@ -2,15 +2,17 @@
 
 ``model.onnx`` is the model, or ``model.skops`` where no ONNX was proven equal, ``plan.json`` how it
 is run, ``contract.json`` what it takes, ``card.json`` what is known of it, ``reference.json`` what
-its training data looked like, ``examples.json`` a few held-out rows with their answers.
+its training data looked like, ``examples.json`` a few held-out rows with their answers. Monitoring
+compares with ``reference.npz``, a sample of every column, which the service does not load.
 """
 
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -29,7 +31,9 @@ from .plan import IN_ONNX, Plan, Session, ask
 
 SKOPS, ONNX, PLAN = "model.skops", "model.onnx", "plan.json"
 CONTRACT, CARD = "contract.json", "card.json"
-REFERENCE, EXAMPLES = "reference.json", "examples.json"
+REFERENCE, EXAMPLES, SAMPLE = "reference.json", "examples.json", "reference.npz"
+# Another machine may round the last digits its own way.
+TOLERANCE = 1e-6
 
 # skops loads nothing that it does not know to be harmless: these are ours, and the parts of our
 # estimators that it has no verdict on.
@@ -146,8 +150,7 @@ def write(
     model: bytes,
     contract: Contract,
     card: dict[str, Any],
-    reference: dict[str, Any],
-    examples: list[dict[str, Any]],
+    parts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write a bundle beside `path` and swap it in when it is complete.
 
@@ -159,34 +162,65 @@ def write(
         How the model is run.
     model : bytes
         The ONNX graph of the plan, or the stored pipeline where it has none.
-    contract, card, reference, examples
-        Its other parts.
+    contract : Contract
+    card : dict
+    parts : mapping
+        Its other files by name: bytes as they are, anything else as JSON.
 
     Returns
     -------
     dict
         The card, completed by version and file hashes.
     """
-    fresh, old = path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    fresh = _beside(path)
     fresh.mkdir(parents=True)
     name = model_file(plan.tier)
     (fresh / name).write_bytes(model)
     write_json(plan.content(), fresh / PLAN)
     contracts.write(contract, fresh / CONTRACT)
-    write_json(reference, fresh / REFERENCE)
-    write_json(examples, fresh / EXAMPLES)
-    hashes = {each: sha256(fresh / each) for each in (name, PLAN, CONTRACT, REFERENCE, EXAMPLES)}
+    for each, content in parts.items():
+        if isinstance(content, bytes):
+            (fresh / each).write_bytes(content)
+        else:
+            write_json(content, fresh / each)
+    hashes = {each: sha256(fresh / each) for each in (name, PLAN, CONTRACT, *parts)}
     decisive = "".join(hashes[each] for each in (name, PLAN, CONTRACT))
     version = hashlib.sha256(decisive.encode()).hexdigest()[:12]
     card = {"name": card["name"], "version": version, **card, "files": hashes}
     write_json(card, fresh / CARD)
+    _swap(fresh, path)
+    return card
+
+
+def copy(source: Path, path: Path) -> dict[str, Any]:
+    """Copy a bundle beside `path` and swap it in when it is complete; return its card.
+
+    Raises
+    ------
+    BundleError
+        Where the copy is not what the card was written for; an older bundle stays.
+    """
+    fresh = _beside(path)
+    shutil.copytree(source, fresh, copy_function=shutil.copyfile)
+    card = verify(fresh)
+    _swap(fresh, path)
+    return card
+
+
+def _beside(path: Path) -> Path:
+    """Return the place of a new bundle, free of what a killed process left."""
+    fresh = path.with_name(f"{path.name}.new")
+    for leftover in (fresh, path.with_name(f"{path.name}.old")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return fresh
+
+
+def _swap(fresh: Path, path: Path) -> None:
+    old = path.with_name(f"{path.name}.old")
     if path.exists():
         os.rename(path, old)
     os.rename(fresh, path)
     shutil.rmtree(old, ignore_errors=True)
-    return card
 
 
 def model_file(tier: str) -> str:
@@ -258,6 +292,19 @@ def read(path: Path) -> tuple[Contract, Plan, dict[str, Any], list[dict[str, Any
         made = libraries["onnxruntime" if in_onnx else "scikit-learn"]
     estimate = _session(path, made) if in_onnx else _fitted(path, tier, made)
     return contract, Plan.from_content(content, estimate), card, examples
+
+
+def same(stored: Any, given: Any) -> bool:
+    """Say whether a part of an answer is the stored one, but for the last digits of its numbers."""
+    if isinstance(stored, dict) and isinstance(given, dict):
+        return stored.keys() == given.keys() and all(
+            same(value, given[name]) for name, value in stored.items()
+        )
+    if isinstance(stored, float) or isinstance(given, float):
+        if stored is None or given is None:
+            return False
+        return math.isclose(stored, given, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return bool(stored == given)
 
 
 def _session(path: Path, made: str) -> Session:

@@ -96,7 +96,18 @@ def write_snapshot(frame: pd.DataFrame, path: Path, source: str) -> dict[str, An
 
 
 def split(frame: pd.DataFrame, contract: Contract, data: Data) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split into training and test rows; no target, no row.
+    """Split into training and test rows as `positions` does; columns that are not used go."""
+    columns = [column.name for column in contract.features]
+    columns += [contract.target.name] if contract.target else []
+    used = frame[columns]
+    train, test = positions(frame, contract, data)
+    return tuple(used.take(part).reset_index(drop=True) for part in (train, test))
+
+
+def positions(
+    frame: pd.DataFrame, contract: Contract, data: Data
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the positions of training and test rows; no target, no row.
 
     With ``data.time`` the newest rows are the test rows, rows of one moment staying together;
     without, any rows are, classes keeping their shares.
@@ -111,18 +122,16 @@ def split(frame: pd.DataFrame, contract: Contract, data: Data) -> tuple[pd.DataF
     """
     from sklearn.model_selection import train_test_split
 
-    columns = [column.name for column in contract.features]
     target = encode_target(contract, frame)
     rows = np.arange(len(frame))
     if contract.target:
-        columns.append(contract.target.name)
         rows = rows[~np.isnan(target)]
         target = target[rows]
     for code, label in enumerate(contract.classes):
         if (count := int((target == code).sum())) < 2:
             raise ContractError(
-                f"class {label!r} of {columns[-1]!r} has {count} row(s); "
-                "at least 2 are needed: add rows, or filter the class out of the source"
+                f"class {label!r} of {contract.target and contract.target.name!r} has {count} "
+                "row(s); at least 2 are needed: add rows, or filter the class out of the source"
             )
     if data.time:
         newest = _newest(_seconds(frame, rows, contract, data), data)
@@ -138,8 +147,7 @@ def split(frame: pd.DataFrame, contract: Contract, data: Data) -> tuple[pd.DataF
             )
         except ValueError as error:
             raise DataError(f"{len(rows)} rows cannot be split: {error}") from error
-    frame = frame[columns]
-    return tuple(frame.take(part).reset_index(drop=True) for part in (train, test))
+    return train, test
 
 
 def _seconds(

@@ -11,7 +11,8 @@ import pandas as pd
 import sklearn
 import skops
 
-from . import bundle, contract
+from . import bundle, contract, data
+from . import reference as references
 from .artifacts import (
     CONTRACT,
     METRICS,
@@ -26,7 +27,7 @@ from .artifacts import (
 from .compilation import compile_pipeline
 from .contract import Contract
 from .encoding import encode_frame, plain_rows
-from .inference import Predictor
+from .inference import Predictor, output
 from .plan import Plan
 from .settings import Settings
 
@@ -69,8 +70,11 @@ def package(settings: Settings) -> str:
         compiled.graph or MODEL.read_bytes(),
         agreed,
         card,
-        reference(agreed, train_rows),
-        examples(agreed, compiled.plan, test_rows),
+        {
+            bundle.REFERENCE: reference(agreed, train_rows),
+            bundle.EXAMPLES: examples(agreed, compiled.plan, test_rows),
+            bundle.SAMPLE: references.stored(samples(agreed, compiled.plan, settings)),
+        },
     )
     difference = f"largest difference {compiled.card['difference']:.1g}"
     return f"version {written['version']}, {compiled.card['form']}, {difference}"
@@ -91,6 +95,31 @@ def reference(agreed: Contract, frame: pd.DataFrame) -> dict[str, Any]:
             profile["quantiles"] = np.quantile(given, np.linspace(0, 1, 21)).tolist()
         columns[column.name] = profile
     return {"rows": len(frame), "columns": columns}
+
+
+def samples(agreed: Contract, plan: Plan, settings: Settings) -> list[references.Sample]:
+    """Sample the features of all rows, and what the model says of those that were held out."""
+    frame, window = read_table(SNAPSHOT, "snapshot"), settings.monitoring.window
+    about = None
+    if settings.events.entity in frame:
+        keys = frame[settings.events.entity].astype(object)
+        about = references.entity_codes(keys.where(keys.notna(), None))
+    rows, of = references.chosen(np.arange(len(frame)), window, about)
+    matrix = encode_frame(agreed, frame.take(rows))
+    found = [
+        references.sample(column.name, column.categories, values, of)
+        for column, values in zip(agreed.features, matrix.T, strict=True)
+    ]
+    rows, of = references.chosen(data.positions(frame, agreed, settings.data)[1], window, about)
+    said = output(plan, agreed, encode_frame(agreed, frame.take(rows)))
+    if agreed.task == "regression":
+        return [*found, references.sample(references.PREDICTION, None, said.labels, of)]
+    groups = agreed.class_names or tuple(sorted(set(map(str, said.labels))))
+    codes = references.codes(groups, said.labels)
+    found.append(references.sample(references.PREDICTION, groups, codes, of))
+    if said.probabilities is not None:
+        return [*found, references.sample(references.SCORE, None, said.probabilities.max(1), of)]
+    return [*found, references.sample(references.SCORE, None, np.asarray(said.scores), of)]
 
 
 def examples(agreed: Contract, plan: Plan, frame: pd.DataFrame) -> list[dict[str, Any]]:
