@@ -112,7 +112,7 @@ def build(run: Outcome) -> str:
         target=_target_profile(run),
         left_out=[(column, run.missing.get(column.name)) for column in run.contract.excluded],
         kinds=KINDS,
-        allowed=_allowed,
+        allowed=allowed,
         comparison=_comparison(run),
         trials=_trials(run),
         tracked=_tracked(run),
@@ -321,7 +321,7 @@ def _target_profile(run: Outcome) -> dict[str, Any] | None:
     return described | distribution(kind, found)
 
 
-def _allowed(column: Column) -> str:
+def allowed(column: Column) -> str:
     """Say what the contract lets pass without a warning."""
     if column.kind in ("numeric", "integer"):
         low, high = allowed_range(column)
