@@ -1,6 +1,7 @@
 """Keep the files that the answers ask for, place the lock and make the first commit."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,13 +11,18 @@ ANSWERS = r"""{{ cookiecutter | jsonify }}"""
 
 
 def apply_options(root, answers):
-    """Remove every file that belongs to an option value not chosen."""
+    """Remove what belongs to values not chosen; what is named after a chosen one loses that name.
+
+    ``LICENSE-MIT`` becomes ``LICENSE``, ``deploy-ssh`` becomes ``deploy``.
+    """
     for option, values in answers["_optional"].items():
         kept = values[answers[option]]
         for path in {path for paths in values.values() for path in paths}.difference(kept):
             target = root / path
             shutil.rmtree(target) if target.is_dir() else target.unlink()
-    (root / f"LICENSE-{answers['license']}").rename(root / "LICENSE")
+        for path in kept:
+            name = Path(path).name.replace(f"-{answers[option]}", "")
+            (root / path).rename((root / path).with_name(name))
 
 
 def place_lock(root, answers):
@@ -50,12 +56,21 @@ def commit(root, answers):
     return f"No commit: {made.stderr.strip()}" if made.returncode else ""
 
 
+def compared():
+    """Say whether cruft renders this only to compare it, where the system shows its command."""
+    shown = Path(f"/proc/{os.getppid()}/cmdline")
+    words = shown.read_text().split("\0") if shown.exists() else []
+    return bool({"update", "diff"}.intersection(words))
+
+
 def main():
     """Finish the generated project in the working directory."""
     answers = json.loads(ANSWERS)
     root = Path.cwd()
     apply_options(root, answers)
     place_lock(root, answers)
+    if "_commit" in answers and compared():
+        return
     if word := commit(root, answers):
         print(word)
     print(f"\nNext:\n  cd {answers['project']}\n  make serve")

@@ -58,6 +58,19 @@ def test_an_edited_contract_is_kept(folder, settings_with):
         stages.agree(settings)
 
 
+def test_a_contract_outlives_a_new_setting(folder, settings_with):
+    """One that was written before `data.time` existed is kept until that is set."""
+    stages.snapshot(settings_with())
+    stages.agree(settings_with())
+    path = folder / "contract.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["agreed"]["time"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert "kept by 240 rows" == stages.agree(settings_with())
+    timed = settings_with(data={"time": "planted"})
+    assert "inferred again, as the data settings changed" in stages.agree(timed)
+
+
 @pytest.mark.parametrize(
     ("stage", "error"),
     [

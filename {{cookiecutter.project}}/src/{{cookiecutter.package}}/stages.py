@@ -50,7 +50,9 @@ def agree(settings: Settings, accept: bool = False) -> str:
 
     frame = read_table(SNAPSHOT, "snapshot")
     known = contract.read(CONTRACT) if CONTRACT.exists() and not accept else None
-    if known and known.agreed == inspection.agreement(settings.data):
+    now = inspection.agreement(settings.data)
+    # A contract from before a setting existed does not name it, and holds while it is null.
+    if known and dict.fromkeys(now) | known.agreed == now:
         if found := violations.check(frame, known):
             raise ContractError(
                 f"{settings.data.source} breaks {CONTRACT}:\n{violations.explain(found)}\n"
