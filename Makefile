@@ -13,8 +13,8 @@ REGISTRY = $(shell $(RUN)python -c "from pip._internal.commands import create_co
 unexport VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint locks demo bench bench-batch bench-pipeline bench-search bench-serving \
-	bench-stages clean
+.PHONY: help install test lint locks demo bench bench-batch bench-drift bench-pipeline bench-search \
+	bench-serving bench-deploy bench-stages clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,12 @@ bench-search: .venv/.installed ## Measure the search beside FLAML, 9 minutes, in
 
 bench-batch: .venv/.installed ## Measure scoring files beside pandas and scikit-learn
 	@$(RUN)python -m benchmarks.batch
+
+bench-deploy: .venv/.installed ## Measure a push until it serves in production, with act, Docker and sshd
+	@$(RUN)python -m benchmarks.deploy
+
+bench-drift: .venv/.installed ## Measure false alarms, power and delay of drift, on simulated streams
+	@$(RUN)python -m benchmarks.drift
 
 bench-pipeline: .venv/.installed ## Measure the pipeline: all of it, after a change, with nothing to do
 	@$(RUN)python -m benchmarks.pipeline
@@ -73,5 +79,8 @@ clean: ## Remove everything that make can make again
 .venv/.installed: pyproject.toml poetry.lock | .venv/bin/python
 	@command -v $(POETRY) >/dev/null || $(MAKE) --no-print-directory $(POETRY)
 	@echo "Installing poetry.lock into .venv"
-	@POETRY_PYPI_MIRROR_URL=$(REGISTRY) $(POETRY) install --no-interaction --quiet
+	@mkdir -p .cache
+# Poetry's --quiet hides the errors, too.
+	@POETRY_PYPI_MIRROR_URL=$(REGISTRY) $(POETRY) install --no-interaction >.cache/install.log 2>&1 || \
+	{ tail -n 30 .cache/install.log; exit 1; }
 	@touch $@

@@ -16,35 +16,39 @@ TEXTS = ("project_name", "project", "package", "description", "author", "owner")
 # the same name would hide them, or be hidden.
 DEPENDENCIES = """
 aiohappyeyeballs aiohttp aiohttp_retry aiosignal alembic amqp annotated_doc annotated_types antlr4
-antlr4_python3_runtime anyio appdirs asgiref ast_serialize astroid asyncssh atpublic attr attrs
-billiard black blackd blib2to3 blinker cachetools celery certifi cffi cfgv charset_normalizer click
-click_didyoumean click_plugins click_repl cloudpickle colorama colorlog configobj contourpy coverage
-cryptography cycler dask databricks databricks_sdk dateutil dictdiffer dill diskcache distlib
-distributed distro docker dotenv dpath dulwich dvc dvc_data dvc_http dvc_objects dvc_render
-dvc_studio_client dvc_task entrypoints evidently execnet fastapi fastapi_offline filelock flake8
-flask flask_cors flatbuffers flatten_dict flit_core flufl flufl_lock fontTools fonttools frozenlist
-fsspec funcy git gitdb gitpython google google_auth googleapis_common_protos grandalf graphene
-graphql graphql_core graphql_relay gto gunicorn h11 hatchling httpcore httpcore2 httptools httpx
-httpx2 httpx2_jsfetch huey hydra hydra_core hypothesis identify idna importlib_metadata iniconfig
-isort iterative_telemetry itsdangerous jinja2 jiter joblib jsfetch kiwisolver kombu librt lightgbm
-mako markdown_it markdown_it_py markupsafe matplotlib mccabe mdurl ml_dtypes mlflow mlflow_skinny
-mlflow_tracing mpl_toolkits msgspec multidict mypy mypy_extensions mypyc narwhals networkx nodeenv
-numpy omegaconf onnx onnxruntime opentelemetry opentelemetry_api
-opentelemetry_exporter_http_transport opentelemetry_exporter_otlp_common
-opentelemetry_exporter_otlp_proto_common opentelemetry_exporter_otlp_proto_http
-opentelemetry_instrumentation opentelemetry_instrumentation_asgi opentelemetry_proto
-opentelemetry_sdk opentelemetry_semantic_conventions opentelemetry_util_http optuna orjson packaging
-pandas pathspec pil pillow pip pkg_resources platformdirs pluggy poetry poetry_core pre_commit
+antlr4_python3_runtime anyio appdirs argcomplete asgiref ast_serialize astroid asyncssh atpublic
+attr attrs billiard black blackd blib2to3 blinker boolean boolean_py cachecontrol cachetools celery
+certifi cffi cfgv charset_normalizer click click_didyoumean click_plugins click_repl cloudpickle
+colorama colorlog commitizen configobj contourpy coverage cryptography cycler cyclonedx
+cyclonedx_python_lib dask databricks databricks_sdk dateutil decli deepmerge defusedxml deprecated
+dictdiffer dill diskcache distlib distributed distro docker dotenv dpath dulwich dvc dvc_data
+dvc_http dvc_objects dvc_render dvc_studio_client dvc_task entrypoints evidently execnet fastapi
+fastapi_offline filelock flake8 flask flask_cors flatbuffers flatten_dict flit_core flufl flufl_lock
+fontTools fonttools frozenlist fsspec funcy git gitdb gitpython google google_auth
+googleapis_common_protos grandalf graphene graphql graphql_core graphql_relay gto gunicorn h11
+hatchling httpcore httpcore2 httptools httpx httpx2 httpx2_jsfetch huey hydra hydra_core hypothesis
+identify idna importlib_metadata iniconfig isort iterative_telemetry itsdangerous jinja2 jiter
+joblib jsfetch kiwisolver kombu librt license_expression lightgbm mako markdown markdown_it
+markdown_it_py markupsafe matplotlib mccabe mdurl ml_dtypes mlflow mlflow_skinny mlflow_tracing
+mpl_toolkits msgpack msgspec multidict mypy mypy_extensions mypyc narwhals networkx nodeenv numpy
+omegaconf onnx onnxruntime opentelemetry opentelemetry_api opentelemetry_exporter_http_transport
+opentelemetry_exporter_otlp_common opentelemetry_exporter_otlp_proto_common
+opentelemetry_exporter_otlp_proto_http opentelemetry_instrumentation
+opentelemetry_instrumentation_asgi opentelemetry_proto opentelemetry_sdk
+opentelemetry_semantic_conventions opentelemetry_util_http optuna orjson packageurl
+packageurl_python packaging packaging_legacy_version pandas pathspec pil pillow pip pip_api
+pip_audit pip_requirements_parser pkg_resources platformdirs pluggy poetry poetry_core pre_commit
 prettytable prometheus_client prompt_toolkit propcache protobuf psutil psycopg psycopg_binary public
-py pyarrow pyasn1 pyasn1_modules pycodestyle pycparser pydantic pydantic_core pydantic_settings
-pydevd_plugins pydot pyflakes pygit2 pygments pygtrie pylab pylint pyparsing pytest pytest_cov
-pytest_xdist python python_dateutil python_discovery python_dotenv pythoncom pytokens pywin32 pyyaml
-ray requests rich ruamel ruamel_yaml ruff scikit_learn scipy scmrepo semver setuptools shellingham
+py py_serializable pyarrow pyasn1 pyasn1_modules pycodestyle pycparser pydantic pydantic_core
+pydantic_settings pydevd_plugins pydot pyflakes pygit2 pygments pygtrie pylab pylint
+pymdown_extensions pymdownx pyparsing pytest pytest_cov pytest_xdist python python_dateutil
+python_discovery python_dotenv pythoncom pytokens pywin32 pyyaml questionary ray requests rich
+ruamel ruamel_yaml ruff scikit_learn scipy scmrepo semver serializable setuptools shellingham
 shortuuid shtab site_packages six skl2onnx sklearn skops smmap sniffio sortedcontainers sqlalchemy
-sqlparse sqltrie src starlette tabulate tests threadpoolctl tomlkit torch tqdm truststore typer
-types_pyyaml typing_extensions typing_inspection tzdata tzlocal urllib3 uvicorn uvloop validate venv
-vine virtualenv voluptuous waitress watchfiles wcwidth websockets werkzeug wheel win32 win32api
-wrapt xdist xgboost yaml yarl zc zc_lockfile zipp
+sqlparse sqltrie src starlette tabulate termcolor tests threadpoolctl tomli tomli_w tomlkit torch
+tqdm truststore typer types_pyyaml typing_extensions typing_inspection tzdata tzlocal urllib3
+uvicorn uvloop validate venv vine virtualenv voluptuous waitress watchfiles wcwidth websockets
+werkzeug wheel win32 win32api wrapt xdist xgboost yaml yarl zc zc_lockfile zensical zipp
 """
 
 # Import lines of the tests hold the name and have to stay within 100 characters.

@@ -19,17 +19,18 @@ def answered(**answers):
     return prompt_for_config(context, no_input=True)
 
 
-def test_there_are_ten_questions_each_with_words_of_its_own():
+def test_there_are_eleven_questions_each_with_words_of_its_own():
     """No question is asked by its variable's name."""
     expected = (
-        "project_name project package description author owner license python manager quality"
+        "project_name project package description author owner license python manager quality "
+        "deploy"
     )
     assert expected.split() == ASKED
     assert ASKED == list(QUESTIONS["__prompts__"])
 
 
 def test_defaults():
-    """The answers of somebody who presses Enter ten times."""
+    """The answers of somebody who presses Enter eleven times."""
     defaults = answered()
     assert {
         "project_name": "Penguins",
@@ -42,6 +43,7 @@ def test_defaults():
         "python": "3.12",
         "manager": "poetry",
         "quality": "black",
+        "deploy": "ssh",
     } == {name: defaults[name] for name in ASKED}
 
 

@@ -52,6 +52,24 @@ def test_scoring_is_measured(default_project, tmp_path):
     assert "| logistic_regression (dense), 0.002 M rows |" in said
 
 
+def test_drift_is_measured(default_project):
+    """Every simulation runs, and its figures stand on the page beside what is wanted."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.drift", "--project", default_project, "--share", "0"],
+        cwd=KIT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for columns, trials in ((5, 40), (20, 10), (100, 2)):
+        cell = rf" \d+\.\d\d ± \d+\.\d\d of {trials} \|"
+        assert re.search(rf"^\| {columns} \|({cell}){{4}}$", done.stdout, re.MULTILINE)
+    waited = r"^\| 5 % missing .* \|( [\d,]+ \(\d+\.\d\d ± \d+\.\d\d\) \|){3}$"
+    assert re.search(waited, done.stdout, re.MULTILINE)
+    assert re.search(r"peak memory \d+ MB \(≤ 300 wanted\)", done.stdout)
+
+
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk: sudo apt install wrk")
 def test_serving_is_measured(default_project, tmp_path):
     """Ours and an empty service take their turns; CPU, requests/s and ratio are laid out."""

@@ -10,15 +10,36 @@ EVERY = """
     .dockerignore .editorconfig .gitattributes .gitignore .pre-commit-config.yaml .python-version
     .github/ISSUE_TEMPLATE/bug.yml .github/PULL_REQUEST_TEMPLATE.md
     .github/actions/setup/action.yml .github/dependabot.yml .github/zizmor.yml
-    .github/workflows/ci.yml .github/workflows/deploy.yml
+    .github/release.sh .github/repository.py .github/settings.env.example .trivyignore.yaml
+    .github/workflows/ci.yml .github/workflows/publish.yml .github/workflows/release.yml
+    .github/workflows/security.yml .github/workflows/site.yml docs/security.md
     CHANGELOG.md CONTRIBUTING.md Dockerfile LICENSE MLproject Makefile README.md compose.yaml
     data/raw/README.md data/raw/penguins.csv docs/architecture.md dvc.yaml params.yaml
-    pyproject.toml
+    docs/index.md docs/site.css docs/runbooks/index.md docs/runbooks/not-ready.md
+    docs/runbooks/roll-back.md docs/runbooks/rotate-secrets.md docs/runbooks/store.md
+    docs/runbooks/wrong-predictions.md
+    pyproject.toml zensical.toml
 """
 ADDED = {
     ("manager", "poetry"): "poetry.lock poetry.toml",
     ("manager", "venv"): "requirements.txt requirements-sklearn.txt requirements-dev.txt",
     ("quality", "black"): ".flake8",
+    ("deploy", "ssh"): """
+        .github/workflows/deploy.yml .github/workflows/target.yml .github/record.sh docs/deploy.md
+        deploy/bootstrap.sh deploy/deploy.sh deploy/host.sh docs/runbooks/failed-deployment.md
+    """,
+    ("deploy", "kubernetes"): """
+        .github/workflows/deploy.yml .github/workflows/target.yml .github/record.sh docs/deploy.md
+        docs/runbooks/failed-deployment.md
+        deploy/deploy.sh deploy/prepare.sh
+        deploy/access/deployer.yaml deploy/access/kustomization.yaml deploy/access/namespace.yaml
+        deploy/base/autoscaler.yaml deploy/base/deployment.yaml deploy/base/disruption-budget.yaml
+        deploy/base/ingress.yaml deploy/base/kustomization.yaml deploy/base/network-policy.yaml
+        deploy/base/service.yaml
+        deploy/monitoring/kustomization.yaml deploy/monitoring/service-monitor.yaml
+        deploy/overlays/production/kustomization.yaml deploy/overlays/staging/kustomization.yaml
+    """,
+    ("deploy", "none"): ".github/workflows/main.yml",
 }
 CODE = ("src/penguins/", "tests/")
 VALUES = [(option, value) for option, values in QUESTIONS["_optional"].items() for value in values]
@@ -69,22 +90,25 @@ def test_the_license_that_was_asked_for(tmp_path, license):
 
 
 def test_copied_files_are_byte_identical(tmp_path):
-    """Python sources, workflows and data hold no Jinja, so they can be checked in the template."""
-    project = generate(tmp_path, project_name="Zebra")
-    copied = [
-        path
-        for folder in ("src", ".github", "data")
+    """Sources, workflows, scripts and data hold no Jinja, so they are checked in the template."""
+    copied = {
+        path.relative_to(TEMPLATE).as_posix()
+        for folder in ("src", ".github", "data", "deploy-ssh", "deploy-kubernetes")
         for path in (TEMPLATE / folder).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    ]
-    changed = [
-        name
-        for path in copied
-        if (name := path.relative_to(TEMPLATE).as_posix())
-        and path.read_bytes()
-        != (project / name.replace("{{cookiecutter.package}}", "zebra")).read_bytes()
-    ]
-    assert [] == changed
+        if path.is_file()
+        and "__pycache__" not in path.parts
+        # Objects hold the project's name.
+        and (folder != "deploy-kubernetes" or path.suffix == ".sh")
+    }
+    for deploy in QUESTIONS["deploy"]:
+        project = generate(tmp_path / deploy, project_name="Zebra", deploy=deploy)
+        for name in copied:
+            arrived = project / name.replace("{{cookiecutter.package}}", "zebra").replace(
+                f"-{deploy}", "", 1
+            )
+            if arrived.exists() and (TEMPLATE / name).read_bytes() == arrived.read_bytes():
+                copied = copied - {name}
+    assert set() == copied
 
 
 def test_every_folder_is_on_the_architecture_page():

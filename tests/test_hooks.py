@@ -278,8 +278,8 @@ def test_awkward_text_survives(tmp_path, manager):
     assert f"Summary: {AWKWARD['description']}" in metadata.splitlines()
 
 
-def cruft(folder, *words):
-    """Run cruft in a folder and return what it says."""
+def cruft(folder, *words, errors=False):
+    """Run cruft in a folder and return what it says, with its errors or without."""
     run = subprocess.run(
         [Path(sys.executable).with_name("cruft"), *words],
         cwd=folder,
@@ -288,7 +288,7 @@ def cruft(folder, *words):
         text=True,
     )
     assert 0 == run.returncode, run.stdout + run.stderr
-    return run.stdout
+    return run.stdout + run.stderr if errors else run.stdout
 
 
 def test_cruft(tmp_path, kit_repository):

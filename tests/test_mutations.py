@@ -69,25 +69,43 @@ KIT_FAULTS = {
         f"{TEMPLATE}/Makefile",
         "IMAGE ?=",
         "PACKAGE_IMAGE ?=",
-        "test_rendered.py::test_no_jinja_is_left[venv-ruff]",
+        "test_rendered.py::test_no_jinja_is_left[venv-ruff-ssh]",
     ),
     "free text is not quoted": (
         f"{TEMPLATE}/pyproject.toml",
         "{{ cookiecutter.__description_quoted }}",
         '"{{ cookiecutter.description }}"',
-        "test_rendered.py::test_everything_parses[poetry-black]",
+        "test_rendered.py::test_everything_parses[poetry-black-ssh]",
     ),
     "the health check is removed": (
         f"{TEMPLATE}/Dockerfile",
         "HEALTHCHECK ",
         "# HEALTHCHECK ",
-        "test_rendered.py::test_what_the_image_promises[poetry-black]",
+        "test_rendered.py::test_what_the_image_promises[poetry-black-ssh]",
     ),
     "the image runs as root": (
         f"{TEMPLATE}/Dockerfile",
         "USER 10001:10001",
         "USER root",
-        "test_rendered.py::test_what_the_image_promises[poetry-black]",
+        "test_rendered.py::test_what_the_image_promises[poetry-black-ssh]",
+    ),
+    "production does not wait for staging": (
+        f"{TEMPLATE}/.github/workflows/deploy.yml",
+        "    if: ${{ !cancelled() && needs.staging.result == 'success' }}\n",
+        "    if: ${{ !cancelled() }}\n",
+        "test_static.py::test_order",
+    ),
+    "a secret goes on a command line": (
+        f"{TEMPLATE}/.github/repository.py",
+        "return self.run(what, words, value, value if",
+        'return self.run(what, [*words, "--body", value], None, value if',
+        "test_github.py::test_secrets_stay_secret[real]",
+    ),
+    "a dry run changes something": (
+        f"{TEMPLATE}/.github/repository.py",
+        "if self.dry:",
+        'if self.dry and "--input" in words:',
+        "test_github.py::test_a_dry_run_changes_nothing",
     ),
 }
 
@@ -251,6 +269,30 @@ PROJECT_FAULTS = {
         "probabilities[:, plan.classes] =",
         "probabilities[:, plan.classes[::-1]] =",
         "test_training.py::test_missing_class_in_training_rows",
+    ),
+    "any version passes the smoke test": (
+        "src/penguins/smoke.py",
+        '["version"]) != expected:',
+        '["version"]) != version:',
+        "test_smoke.py::test_another_version_is_named",
+    ),
+    "a service without a contract passes the smoke test": (
+        "src/penguins/smoke.py",
+        "if status != expected:",
+        "if status >= 500:",
+        "test_smoke.py::test_what_accepts_anything_is_refused",
+    ),
+    "a column's name becomes a link": (
+        "src/penguins/markup.py",
+        '.replace("[", "&#91;")',
+        "",
+        "test_markup.py::test_text",
+    ),
+    "a new setting forgets a reviewed contract": (
+        "src/penguins/stages.py",
+        "dict.fromkeys(now) | known.agreed == now",
+        "known.agreed == now",
+        "test_stages.py::test_a_contract_outlives_a_new_setting",
     ),
 }
 

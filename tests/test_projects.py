@@ -11,7 +11,7 @@ from conftest import generate, interpreters, make, served
 from filelock import FileLock
 from test_hooks import AWKWARD
 
-from scripts.demo import ask
+from scripts.demo import ask, environment
 from scripts.locks import combinations, lock_folder
 
 PYTHONS = interpreters()
@@ -101,12 +101,13 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_install_test_train_and_serve(tmp_path, case):
-    """The whole road in a real project: what HTTP answers is what the pipeline answered."""
+    """The whole road: installing fills at most a screen, HTTP answers what the pipeline did."""
     answers = CASES[case]
     asked = answers.get("python", "3.12")
     version = asked if asked in PYTHONS else next(iter(PYTHONS))
     project = generate(tmp_path, **answers)
-    make(project, "install", PYTHON=python(version))
+    said = make(project, "install", PYTHON=python(version))
+    assert 24 >= len(said.splitlines()), said
     installed = subprocess.run(
         [project / ".venv/bin/python", "--version"], capture_output=True, text=True, check=True
     )
@@ -131,6 +132,19 @@ def test_a_missing_python_is_named(tmp_path):
         "Python 3.11, 3.12 or 3.13 is missing: install one (python.org/downloads) "
         "or name it: make install PYTHON=/path/to/python\n"
     ) == "".join(run.stdout.splitlines(keepends=True)[-1:])
+
+
+def test_a_failed_install_says_why(tmp_path):
+    """Poetry's reason is shown, and what it left is not taken for installed."""
+    project = generate(tmp_path, manager="poetry")
+    declared = project / "pyproject.toml"
+    declared.write_text(declared.read_text().replace("numpy>=2.4", "numpy>=2.5"))
+    words = ["make", "install"]
+    run = subprocess.run(words, cwd=project, env=environment(), capture_output=True, text=True)
+    assert 2 == run.returncode
+    assert "changed significantly since poetry.lock was last generated" in run.stdout
+    assert 24 >= len(run.stdout.splitlines()), run.stdout
+    assert not (project / ".venv/.installed").exists()
 
 
 def test_shims_with_nothing_behind_them_are_passed_over(tmp_path):
@@ -158,12 +172,21 @@ def test_help_lists_every_target(tmp_path):
         "format",
         "lint",
         "test",
+        "audit",
+        "bundle",
         "pipeline",
         "report",
+        "site",
         "ui",
         "serve",
+        "smoke",
         "image",
         "image-test",
+        "summary",
+        "deploy",
+        "rollback",
+        "github",
+        "release",
         "clean",
     ]
     assert sorted(targets) == sorted(line.split()[1] for line in said.splitlines())

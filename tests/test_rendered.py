@@ -11,7 +11,7 @@ from test_hooks import AWKWARD
 
 from scripts.locks import combinations
 
-COPIED = re.compile(r"src/.*|\.github/.*|data/.*")
+COPIED = re.compile(r"src/.*|\.github/.*|data/.*|deploy/.*")
 LOCKS = ("poetry.lock", "requirements.txt", "requirements-dev.txt")
 
 
@@ -26,12 +26,18 @@ def texts(project):
     }
 
 
-@pytest.fixture(scope="module", params=combinations(), ids="-".join)
+TARGETS = ("ssh", "kubernetes", "none", "ssh")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(*pair, deploy) for pair, deploy in zip(combinations(), TARGETS, strict=True)],
+    ids="-".join,
+)
 def project(request, tmp_path_factory):
-    """An awkwardly named project of every combination."""
-    manager, quality = request.param
-    into = tmp_path_factory.mktemp("rendered")
-    return generate(into, manager=manager, quality=quality, owner="zoe", **AWKWARD)
+    """An awkwardly named project of every manager and quality, with a target."""
+    answers = dict(zip(("manager", "quality", "deploy"), request.param, strict=True))
+    return generate(tmp_path_factory.mktemp("rendered"), owner="zoe", **answers, **AWKWARD)
 
 
 def test_no_jinja_is_left(project):
@@ -78,7 +84,7 @@ def test_addresses(project):
         if name != "LICENSE" and not host.endswith(".example")
     }
     sources = {"allisonhorst.github.io", "doi.org"}
-    assert {"github.com", "127.0.0.1", "www.w3.org", *sources} == hosts
+    assert {"cyclonedx.org", "github.com", "127.0.0.1", "www.w3.org", *sources} == hosts
     assert [] == [
         name for name in LOCKS if name in files(project) and "://" in texts(project)[name]
     ]
@@ -88,7 +94,7 @@ def test_everything_parses(project):
     """YAML, TOML and JSON are valid, Python compiles."""
     for name, text in texts(project).items():
         if name.endswith((".yaml", ".yml")):
-            assert yaml.safe_load(text), name
+            assert all(yaml.safe_load_all(text)), name
         elif name.endswith((".toml", "poetry.lock")):
             assert tomllib.loads(text), name
         elif name.endswith(".json"):

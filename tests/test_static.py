@@ -20,12 +20,52 @@ from scripts.locks import combinations
 
 TOOLS = Path(sys.executable).parent
 PINNED = re.compile(r"uses: (?P<action>[\w./-]+)@(?P<commit>[0-9a-f]{40}) # v(?P<version>[\d.]+)$")
-COMBINATIONS = combinations()
+# Each pair with a target, so that every value of every option is looked at.
+COMBINATIONS = [
+    (*pair, deploy)
+    for pair, deploy in zip(combinations(), ("ssh", "kubernetes", "none", "ssh"), strict=True)
+]
+ANSWERED = ("manager", "quality", "deploy")
 
 READ = {"contents": "read"}
+SCANNED = {"contents": "read", "actions": "read", "security-events": "write"}
+COMPARED = {"contents": "read", "actions": "read"}
+PULLED = {"contents": "read", "packages": "read"}
+ATTESTED = {"attestations": "write", "id-token": "write", "packages": "write"}
+PUBLISHED = {**SCANNED, **ATTESTED}
+RELEASED = {"actions": "write", "contents": "write", "pull-requests": "write"}
 PERMISSIONS = {
-    "ci.yml": {"lint": READ, "test": READ, "train": READ, "image": READ, "gate": {}},
-    "deploy.yml": {"ci": READ, "push": {"packages": "write"}},
+    "ci.yml": {
+        **dict.fromkeys(["lint", "test", "train"], READ),
+        "image": COMPARED,
+        "gate": {},
+    },
+    "main.yml": {"ci": COMPARED, "publish": PUBLISHED, "release": RELEASED},
+    "deploy.yml": {
+        "ready": PULLED,
+        "known": {},
+        "ci": COMPARED,
+        "publish": PUBLISHED,
+        "staging": PULLED,
+        "production": PULLED,
+        "record": READ,
+        "release": RELEASED,
+    },
+    "publish.yml": {
+        "sbom": READ,
+        "scan": SCANNED,
+        "push": {"packages": "write"},
+        "attest": ATTESTED,
+    },
+    "site.yml": {"build": READ, "publish": {"id-token": "write", "pages": "write"}},
+    "security.yml": {"review": READ, "audit": READ, "secrets": READ, "codeql": SCANNED},
+    "release.yml": {
+        "prepare": READ,
+        "propose": RELEASED,
+        "publish": {"contents": "write"},
+    },
+    "target-ssh.yml": {"target": PULLED},
+    "target-kubernetes.yml": {"target": READ},
 }
 KIT_PERMISSIONS = {
     "ci.yml": {"test": READ, "gate": {}},
@@ -69,9 +109,9 @@ def steps(root):
 
 @pytest.fixture(scope="module", params=COMBINATIONS, ids="-".join)
 def project(request, tmp_path_factory):
-    """A project of each manager and quality."""
-    manager, quality = request.param
-    return generate(tmp_path_factory.mktemp("static"), manager=manager, quality=quality)
+    """A project of each manager and quality, with a target."""
+    answers = dict(zip(ANSWERED, request.param, strict=True))
+    return generate(tmp_path_factory.mktemp("static"), **answers)
 
 
 @pytest.fixture(scope="module", params=[*COMBINATIONS, ("kit",)], ids="-".join)
@@ -79,7 +119,7 @@ def repository(request, tmp_path_factory):
     """A project of each manager and quality, and the kit's own workflows."""
     folder = tmp_path_factory.mktemp("static")
     if request.param != ("kit",):
-        return generate(folder, **dict(zip(("manager", "quality"), request.param, strict=True)))
+        return generate(folder, **dict(zip(ANSWERED, request.param, strict=True)))
     shutil.copytree(KIT / ".github", folder / ".github")
     # Both linters look for the root of a repository.
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
@@ -98,7 +138,9 @@ def test_action_inputs(repository, tmp_path):
     for path in copy.glob(".github/**/*.yml"):
         text = path.read_text(encoding="utf-8")
         path.write_text(re.sub(r"@[0-9a-f]{40} # (v\d+)[\d.]*", r"@\1", text), encoding="utf-8")
-    assert (0, "") == run("actionlint", folder=copy)
+    # The newest release says Node 20, for which GitHub's runners take 24.
+    known = '-ignore=runtime "node20" is deprecated.*dependency-review-action'
+    assert (0, "") == run("actionlint", known, folder=copy)
 
 
 def test_zizmor(repository):
@@ -222,15 +264,82 @@ def test_permissions(root, expected):
 
 
 def test_triggers():
-    """A push to main runs CI once, as the first part of deploy.yml; all else runs ci.yml alone."""
+    """A push to main runs CI once, as a part of what deploys it; all else runs ci.yml alone."""
     flows = workflows(TEMPLATE)
-    ci, deploy = flows["ci.yml"]["on"], flows["deploy.yml"]["on"]
-    assert {"push", "pull_request", "workflow_call"} == set(ci)
+    ci, deploy, main = (flows[f"{name}.yml"]["on"] for name in ("ci", "deploy", "main"))
+    assert {"push", "pull_request", "workflow_call", "workflow_dispatch"} == set(ci)
     assert {"branches-ignore": ["main"]} == ci["push"]
-    assert {"push": {"branches": ["main"]}, "workflow_dispatch": ""} == deploy
-    assert "./.github/workflows/ci.yml" == flows["deploy.yml"]["jobs"]["ci"]["uses"]
-    push = flows["deploy.yml"]["jobs"]["push"]
-    assert ("ci", None) == (push["needs"], push.get("if"))
+    assert {"branches": ["main"]} == deploy["push"] == main["push"]
+    assert {"push", "workflow_dispatch"} == set(deploy) == set(main)
+    assert ["digest"] == list(deploy["workflow_dispatch"]["inputs"])
+    for name in ("deploy.yml", "main.yml"):
+        jobs = flows[name]["jobs"]
+        assert "./.github/workflows/ci.yml" == jobs["ci"]["uses"]
+        publish = jobs["publish"]
+        assert ("ci", None) == (publish["needs"], publish.get("if"))
+
+
+def test_order():
+    """Production comes after staging, and staging after what was published or is known."""
+    jobs = workflows(TEMPLATE)["deploy.yml"]["jobs"]
+    assert {
+        "ready": ("", ""),
+        "known": ("", "inputs.digest"),
+        "ci": ("ready", "${{ !inputs.digest }}"),
+        "publish": ("ci", ""),
+        "staging": (
+            ["ready", "known", "publish"],
+            "${{ !cancelled() && needs.ready.result == 'success' && "
+            "(needs.publish.result == 'success' || needs.known.result == 'success') }}",
+        ),
+        "production": (
+            ["known", "publish", "staging"],
+            "${{ !cancelled() && needs.staging.result == 'success' }}",
+        ),
+        "record": (
+            ["known", "publish", "staging", "production"],
+            "${{ !cancelled() && needs.staging.result != 'skipped' }}",
+        ),
+        "release": (
+            "production",
+            "${{ !cancelled() && needs.production.result == 'success' && !inputs.digest }}",
+        ),
+    } == {name: (job.get("needs", ""), job.get("if", "")) for name, job in jobs.items()}
+    assert ["staging", "staging", "production"] == [
+        job["with"]["environment"] for job in jobs.values() if "target.yml" in job.get("uses", "")
+    ]
+
+
+def test_environments():
+    """What deploys does so in the environment of its input, whose protection then counts."""
+    flows = workflows(TEMPLATE)
+    for name in ("target-ssh.yml", "target-kubernetes.yml"):
+        (job,) = flows[name]["jobs"].values()
+        assert "${{ inputs.environment }}" == job["environment"]["name"]
+    assert "registry" == flows["deploy.yml"]["jobs"]["known"]["environment"]
+
+
+def test_secrets():
+    """A job that calls a workflow hands over by its name each secret that is asked for."""
+    flows = workflows(TEMPLATE)
+    places = [(name, job) for name, flow in flows.items() for job in flow["jobs"].items()]
+    called = [(name, job) for name, (_, job) in places if "uses" in job]
+    assert called
+    for _, job in called:
+        name = Path(job["uses"]).name
+        for path in {"target.yml": ("target-ssh.yml", "target-kubernetes.yml")}.get(name, (name,)):
+            asked = (flows[path]["on"]["workflow_call"] or {}).get("secrets", {})
+            given = job.get("secrets", {})
+            assert {each: f"${{{{ secrets.{each} }}}}" for each in asked} == given
+
+
+def test_every_job_is_executed_by_something():
+    """The page of the kit says of each job what executes it, and of no job that is not there."""
+    page = (KIT / "docs/workflows.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\S+\.yml) \| (\S+) \| (\S.*?) \|.*\|$", page, re.MULTILINE)
+    jobs = {(name, job) for name, flow in workflows(TEMPLATE).items() for job in flow["jobs"]}
+    assert jobs == {(name, job) for name, job, _ in rows}
+    assert len(jobs) == len(rows)
 
 
 def test_concurrency():
@@ -240,7 +349,13 @@ def test_concurrency():
         "group": "ci-${{ github.workflow }}-${{ github.ref }}",
         "cancel-in-progress": "${{ github.workflow == 'ci' }}",
     } == flows["ci.yml"]["concurrency"]
-    assert {"group": "deploy", "cancel-in-progress": "false"} == flows["deploy.yml"]["concurrency"]
+    for name in ("deploy.yml", "main.yml"):
+        assert {"group": "deploy", "cancel-in-progress": "false"} == flows[name]["concurrency"]
+    for name in ("target-ssh.yml", "target-kubernetes.yml"):
+        assert {
+            "group": "target-${{ inputs.environment }}",
+            "cancel-in-progress": "false",
+        } == flows[name]["concurrency"]
 
 
 @pytest.mark.parametrize("root", [TEMPLATE, KIT], ids=["template", "kit"])
@@ -250,6 +365,24 @@ def test_gate(root):
     needs = jobs["gate"]["needs"]
     assert set(jobs) - {"gate"} == set([needs] if isinstance(needs, str) else needs)
     assert "always()" == jobs["gate"]["if"]
+
+
+def test_shell_scripts(project):
+    """Shellcheck finds nothing in the scripts that workflows and the Makefile call."""
+    scripts = sorted([*project.glob(".github/*.sh"), *project.glob("deploy/*.sh")])
+    assert project / ".github/release.sh" in scripts
+    assert (0, "") == run("shellcheck", *scripts, folder=project)
+
+
+def test_the_setup_of_the_repository(project):
+    """Ruff finds nothing in the script behind `make github`, which `make lint` does not see."""
+    settings = ["--isolated", "--line-length=100"]
+    rules = "--select=B,C4,E,F,I,N,RUF,SIM,UP,W"
+    path = ".github/repository.py"
+    checked = run("ruff", "check", "--quiet", *settings, rules, path, folder=project)
+    assert (0, "") == checked
+    formatted = run("ruff", "format", "--quiet", "--diff", *settings, path, folder=project)
+    assert (0, "") == formatted
 
 
 def test_poetry_version(project):
@@ -264,7 +397,8 @@ def test_hooks(project):
     hooks = load(project / ".pre-commit-config.yaml")["repos"][0]["hooks"]
     makefile = (project / "Makefile").read_text(encoding="utf-8")
     tools = set(re.findall(r"\$\(RUN\)(black|flake8|isort|mypy|pylint|ruff)\b", makefile))
-    assert {f".venv/bin/{tool}" for tool in tools} == {hook["entry"].split()[0] for hook in hooks}
+    before = [hook["entry"].split()[0] for hook in hooks if "stages" not in hook]
+    assert {f".venv/bin/{tool}" for tool in tools} == set(before)
 
 
 def test_pre_commit(default_project):
@@ -283,8 +417,8 @@ def test_pre_commit(default_project):
 def test_python(tmp_path, python):
     """The answer `python` chooses the version of the image, the devcontainer and the main jobs."""
     project = generate(tmp_path, python=python)
-    first = (project / "Dockerfile").read_text(encoding="utf-8").splitlines()[0]
+    dockerfile = (project / "Dockerfile").read_text(encoding="utf-8")
     container = json.loads((project / ".devcontainer/devcontainer.json").read_text("utf-8"))
-    assert f"ARG PYTHON_IMAGE=python:{python}-slim-bookworm" == first
+    assert f"\nFROM python:{python}-slim-bookworm AS base\n" in dockerfile
     assert f"mcr.microsoft.com/devcontainers/python:{python}-bookworm" == container["image"]
     assert f"{python}\n" == (project / ".python-version").read_text("utf-8")

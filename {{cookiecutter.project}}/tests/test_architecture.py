@@ -7,19 +7,21 @@ import {{ cookiecutter.package }} as project
 
 ROOT = Path(project.__file__).parent
 LAYERS = [
-    {"errors", "fingerprints", "killed", "wording"},
-    {"artifacts", "settings", "database", "events", "profile", "store"},
-    {"contract", "delimited", "tracking", "ingestion", "export"},
+    {"errors", "fingerprints", "killed", "markup", "wording"},
+    {"artifacts", "settings", "database", "entities", "events", "profile", "store"},
+    {"contract", "delimited", "tracking", "ingestion", "export", "openapi"},
     {"encoding", "runs"},
     {"violations", "features", "graphs", "bootstrap", "columns", "compatibility"},
     {"plan", "preprocessing", "comparison", "registry"},
     {"bundle", "inspection", "data", "compilation"},
-    {"inference", "outcome"},
+    {"inference", "outcome", "reference", "smoke"},
     {"evaluation", "findings", "flavor", "packaging", "tables"},
     {"batch", "training", "plots", "gate"},
     {"search", "release"},
-    {"report"},
+    {"monitoring", "report"},
     {"stages", "serving"},
+    {"retrieval", "site"},
+    {"summary"},
     {"cli"},
     {"__main__"},
 ]
@@ -28,6 +30,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 SERVING = [
     "artifacts",
+    "entities",
     "errors",
     "settings",
     "contract",
@@ -43,6 +46,7 @@ SERVING = [
     "registry",
     "ingestion",
     "serving",
+    "smoke",
     "store",
 ]
 FOR_TRAINING = {

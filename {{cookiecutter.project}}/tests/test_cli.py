@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -92,6 +93,7 @@ def test_score_without_a_bundle(params, run):
 
 def test_events(params, run, monkeypatch, made_event):
     """Events are ingested, exported and deleted by command, where the settings say."""
+    monkeypatch.setenv("APP_EVENTS__RETENTION_DAYS", "0")
     log = EventLog("events")
     log.append([made_event(number, rows=2) for number in range(3)])
     log.close()
@@ -108,6 +110,21 @@ def test_events(params, run, monkeypatch, made_event):
     assert gone == run("events", "prune")
     code, _, err = run("events", "export", "--out", "out.parquet", "--since", "x")
     assert (11, True) == (code, err.startswith("error: --since: 'x' is no moment; expected ISO"))
+
+
+def test_what_is_known_of_an_entity_is_erased(params, run, monkeypatch, made_event):
+    """Also what still waits in the log; the entity itself is nowhere in the store."""
+    monkeypatch.setenv("APP_EVENTS__RETENTION_DAYS", "0")
+    code, _, err = run("events", "erase", "--entity", "Ada")
+    assert (3, True) == (code, err.startswith("error: events.entity is null: name the column"))
+    monkeypatch.setenv("APP_EVENTS__ENTITY", "who")
+    log = EventLog("events")
+    bodies = [json.dumps({"rows": [{"who": who, "leaves": 1}]}) for who in ("Ada", "Bob", "Ada")]
+    log.append([made_event(number, body=body.encode()) for number, body in enumerate(bodies)])
+    log.close()
+    assert (0, "2 predictions deleted\n", "") == run("events", "erase", "--entity", "Ada")
+    assert b"Bob" not in (params / "events/store.db").read_bytes()
+    assert (0, "1 predictions deleted\n", "") == run("events", "erase", "--entity", "Bob")
 
 
 def test_help_is_instant_because_it_imports_nothing():

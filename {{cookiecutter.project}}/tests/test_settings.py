@@ -83,6 +83,22 @@ def test_unreadable_variable(params, monkeypatch):
         settings.load(params)
 
 
+def test_one_setting_as_text(params, monkeypatch):
+    """A script gets a value as the environment has it; secrets stay hidden, others are JSON."""
+    assert "train" == settings.value(settings.load(params), "image.model")
+    monkeypatch.setenv("APP_IMAGE__MODEL", "models:/garden@champion")
+    monkeypatch.setenv("APP_SERVING__ADMIN_TOKEN", "geheim")
+    loaded = settings.load(params)
+    assert "models:/garden@champion" == settings.value(loaded, "image.model")
+    assert '["year", "month", "weekday", "hour"]' == settings.value(
+        loaded, "preprocessing.date_parts"
+    )
+    assert "geheim" not in settings.value(loaded, "serving.admin_token")
+    for key in ("image.modell", "image.model.x", "nothing"):
+        with pytest.raises(SettingsError, match=f"'{key}' is no setting; expected one such as"):
+            settings.value(loaded, key)
+
+
 def test_what_dvc_cannot_record_is_refused(params, tmp_path, monkeypatch):
     """A stage's setting from the environment, or a source that is no file, is said before a run."""
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,6 @@
 """The command line: parse, call, exit code. Commands import what they need: help is instant."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -137,6 +138,15 @@ def report(
 
 
 @app.command()
+def site(params: Params = PARAMS) -> None:
+    """Lay out the pages of the documentation site, which `make site` builds."""
+    settings = _settings(params)
+    from . import site as pages
+
+    _say("site", pages.write(settings))
+
+
+@app.command()
 def ui(
     params: Params = PARAMS,
     port: Annotated[int, typer.Option("--port", help="Of this machine.")] = 5000,
@@ -156,6 +166,38 @@ def pipeline(params: Params = PARAMS) -> None:
 
     for name, stage in stages.STAGES.items():
         _say(name, stage(settings))
+
+
+@app.command()
+def fetch(params: Params = PARAMS) -> None:
+    """Make the version that image.model names the bundle, proven on its stored examples."""
+    settings = _settings(params)
+    from . import retrieval
+
+    _say("fetch", retrieval.retrieve(settings))
+
+
+@app.command()
+def setting(
+    key: Annotated[str, typer.Argument(help="Such as image.model.")], params: Params = PARAMS
+) -> None:
+    """Show one setting, as params.yaml and the environment have it."""
+    settings = _settings(params)
+    from .settings import value
+
+    typer.echo(value(settings, key))
+
+
+@app.command()
+def summary(
+    params: Params = PARAMS,
+    image: Annotated[str, typer.Option("--image", help="Built from the bundle.")] = "",
+) -> None:
+    """Compare the bundle and its image with what is deployed, in Markdown."""
+    settings = _settings(params)
+    from .summary import summary as compare
+
+    typer.echo(compare(settings, image))
 
 
 @app.command()
@@ -185,6 +227,20 @@ def serve(params: Params = PARAMS) -> None:
     from .serving.server import serve as serve_forever
 
     serve_forever(settings)
+
+
+@app.command()
+def smoke(
+    url: Annotated[str, typer.Option("--url", help="Where the service is.")],
+    params: Params = PARAMS,
+    seconds: Annotated[float, typer.Option("--seconds", help="To wait until it is ready.")] = 60,
+) -> None:
+    """Ask a running service for what the bundle promises; a key for it stands in SMOKE_KEY."""
+    settings = _settings(params)
+    from . import smoke as smoke_test
+
+    bundle, key = settings.serving.bundle, os.environ.get("SMOKE_KEY")
+    _say("smoke", smoke_test.smoke(url, bundle, key, seconds))
 
 
 @events.command("ingest")
@@ -228,6 +284,27 @@ def prune_events(params: Params = PARAMS) -> None:
     with opened(settings.events.store) as store:
         deleted = store.prune(time.time() - days * 86400) if days else 0
     typer.echo(f"{deleted} predictions deleted; events.retention_days is {days:g}")
+
+
+@events.command("erase")
+def erase_events(
+    entity: Annotated[str, typer.Option("--entity", help="Whom or what, as rows name it.")],
+    params: Params = PARAMS,
+) -> None:
+    """Delete all predictions about one entity, with their truths."""
+    settings = _settings(params)
+    if settings.events.entity is None:
+        raise SettingsError("events.entity is null: name the column that tells whom a row is about")
+    from . import entities, ingestion
+    from .store import opened
+
+    job = ingestion.Job.of(settings.events)
+    complete = ingestion.catch_up(job)
+    with opened(job.store) as store:
+        deleted = store.erase(entities.pseudonym(entity, job.secret))
+    typer.echo(f"{deleted} predictions deleted")
+    if not complete:
+        typer.echo("the log still holds events of before: run this again when they are ingested")
 
 
 @events.command("migrate")

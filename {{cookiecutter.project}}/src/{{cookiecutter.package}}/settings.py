@@ -1,5 +1,6 @@
 """The settings: params.yaml, overridden by the environment, validated once and frozen."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -107,6 +108,13 @@ class Gate(Section):
     latency_ms: float = Field(default=100, gt=0)
 
 
+class Image(Section):
+    """The model that the image holds, and the server that has it."""
+
+    model: str = "train"
+    mlflow: str | None = None
+
+
 class Serving(Section):
     """The inference service."""
 
@@ -141,7 +149,20 @@ class Events(Section):
     store: str = "sqlite:///events/store.db"
     features: tuple[str, ...] | None = None
     entity: str | None = None
-    retention_days: float = Field(default=0, ge=0)
+    entity_secret: SecretStr | None = None
+    retention_days: float = Field(default=90, ge=0)
+
+
+class Monitoring(Section):
+    """When later rows count as different from those in training."""
+
+    alpha: float = Field(default=0.01, gt=0, lt=1)
+    window: int = Field(default=1000, ge=30)
+    step: int = Field(default=500, ge=1)
+    confirmations: int = Field(default=2, ge=1)
+    least_shape: float = Field(default=0.05, ge=0, le=1)
+    least_share: float = Field(default=0.01, ge=0, le=1)
+    ignore: tuple[str, ...] = ()
 
 
 class Settings(BaseSettings):
@@ -162,8 +183,10 @@ class Settings(BaseSettings):
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
     gate: Gate = Gate()
+    image: Image = Image()
     serving: Serving = Serving()
     events: Events = Events()
+    monitoring: Monitoring = Monitoring()
 
     @classmethod
     def settings_customise_sources(
@@ -232,6 +255,22 @@ def require_recordable(settings: Settings) -> None:
             f"data.source: {source!r} not found; expected a CSV or Parquet file, a folder of "
             "Parquet files, or a file ending in .sql with a query"
         )
+
+
+def value(settings: Settings, key: str) -> str:
+    """Return one setting as text, JSON where it is no text; secrets stay hidden.
+
+    Raises
+    ------
+    SettingsError
+        Where there is no such setting.
+    """
+    found: Any = settings.model_dump(mode="json")
+    for part in key.split("."):
+        if not isinstance(found, dict) or part not in found:
+            raise SettingsError(f"{key!r} is no setting; expected one such as image.model")
+        found = found[part]
+    return found if isinstance(found, str) else json.dumps(found)
 
 
 def _refuse_unknown_variables() -> None:

@@ -105,10 +105,29 @@ def of(settings: Settings, key: str = "source") -> Source:
         return Directory(settings.serving.bundle)
     if not given.startswith("models:"):
         return Directory(Path(given))
+    return registered(settings, given, f"serving.{key}", "a folder")
+
+
+def registered(settings: Settings, given: str, key: str, otherwise: str) -> Registry:
+    """Open a version in the registry.
+
+    Parameters
+    ----------
+    settings : Settings
+    given : str
+        Which version, as MLflow writes it.
+    key, otherwise : str
+        Where that was given, and what else could stand there.
+
+    Raises
+    ------
+    SettingsError
+        Where it names none.
+    """
     if not (found := REFERENCE.fullmatch(given)):
         raise SettingsError(
-            f"serving.{key}: {given!r} names no version; expected models:/<name>@<alias>, "
-            "models:/<name>/<number> or a folder"
+            f"{key}: {given!r} names no version; expected models:/<name>@<alias>, "
+            f"models:/<name>/<number> or {otherwise}"
         )
     from .. import tracking
     from .stores import Local, Server
