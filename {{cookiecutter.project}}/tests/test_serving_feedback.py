@@ -18,7 +18,7 @@ class Desk:
     """A service, the log of its events, and its store."""
 
     def __init__(self, settings, folder, address):
-        events = Events(folder=folder, store=address)
+        events = Events(folder=folder, store=address, retention_days=0)
         self.client = TestClient(create_app(settings.model_copy(update={"events": events})))
         self.job = Job.of(events)
         self.log = EventLog(folder)
