@@ -75,7 +75,8 @@ class Runner:
             if path.stem not in ("test_image", "test_settings"):
                 path.unlink()
         self.leave_out("$(RUN)pylint")
-        self.change("pyproject.toml", "fail_under = 90", "fail_under = 0")
+        # In the Makefile, as for another pyproject.toml every job would install anew.
+        self.change("Makefile", "--cov-report=xml", "--cov-report=xml --cov-fail-under=0")
 
     def place(self, program, text):
         """Put a program in front of those on PATH, for the jobs as well."""
@@ -184,9 +185,10 @@ def read(code, text, trace):
             failed.add((job, entry["step"].removeprefix("Main ")))
         if entry.get("command") == "set-output":
             outputs[entry["name"]] = entry["arg"]
-    return Run(
-        code, jobs, failed, outputs, trace, "".join(e.get("msg", "") + "\n" for e in entries)
-    )
+    # What is no JSON is act's own: why it did not start, or broke off.
+    own = [line for line in text.splitlines() if not line.startswith("{")]
+    said = [*(entry.get("msg", "") for entry in entries), *own]
+    return Run(code, jobs, failed, outputs, trace, "\n".join(said) + "\n")
 
 
 @contextlib.contextmanager
