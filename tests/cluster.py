@@ -251,7 +251,7 @@ class Cluster:
             self.stdin.append(given)
             if "smoke" in ills:
                 return 12, f"error: {ills['smoke']}\n"
-            return 0, "smoke: http://127.0.0.1:8000 serves penguins 1\n"
+            return 0, "http://127.0.0.1:8000 serves penguins 1; 3 examples answered as stored\n"
         events = GOOD_EVENTS | (
             {"backlog_bytes": 512, "store_error": ills["store"]} if "store" in ills else {}
         )

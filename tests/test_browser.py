@@ -649,6 +649,7 @@ def test_keyboard_reaches_everything(open_page, examples, tmp_path):
         if name == "Predict":
             with page.expect_response("**/predict"):
                 page.keyboard.press("Space")
+            page.locator("#answer:not([aria-busy])").wait_for()
         assert len(visited) < 40
     columns = [name.replace("_", " ") for name in examples[0]["row"]]
     numbers = [f"Fill in example {i + 1}" for i in range(len(examples))]

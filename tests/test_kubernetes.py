@@ -320,7 +320,11 @@ def test_deploy(target):
     code, error, said = target.first
     assert (0, "") == (code, error), said
     assert FIRST == target.cluster.image()
-    assert {"url": "https://staging.penguins.test", "previous": ""} == target.first_outputs
+    assert {
+        "url": "https://staging.penguins.test",
+        "previous": "",
+        "model": "penguins 1",
+    } == target.first_outputs
     objects = target.cluster.objects
     pod = objects["deployments", "penguins"]["spec"]["template"]["spec"]
     name = pod["containers"][0]["envFrom"][0]["secretRef"]["name"]
