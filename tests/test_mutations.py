@@ -111,7 +111,7 @@ KIT_FAULTS = {
         f"{TEMPLATE}/.github/workflows/deploy.yml",
         "          overwrite: true\n",
         "",
-        "test_static.py::test_jobs_can_run_again",
+        "test_static.py::test_jobs_can_run_again[template]",
     ),
     "a page sets a secret where no workflow looks": (
         f"{TEMPLATE}/docs/runbooks/rotate-secrets.md",

@@ -358,11 +358,12 @@ def test_concurrency():
         } == flows[name]["concurrency"]
 
 
-def test_jobs_can_run_again():
+@pytest.mark.parametrize("root", [TEMPLATE, KIT], ids=["template", "kit"])
+def test_jobs_can_run_again(root):
     """What a job kept is no obstacle when it runs again: GitHub counts that as the same run."""
-    uploads = [step for step in steps(TEMPLATE) if "/upload-artifact@" in step.get("uses", "")]
-    assert 8 == len(uploads)
-    assert ["true"] * 8 == [step["with"].get("overwrite") for step in uploads]
+    uploads = [step for step in steps(root) if "/upload-artifact@" in step.get("uses", "")]
+    assert uploads
+    assert ["true"] * len(uploads) == [step["with"].get("overwrite") for step in uploads]
 
 
 @pytest.mark.parametrize("root", [TEMPLATE, KIT], ids=["template", "kit"])
