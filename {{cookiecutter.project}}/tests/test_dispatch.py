@@ -111,7 +111,7 @@ def test_a_retraining_by_hand_counts(settings, github, judge):
     """One that was started in another way is followed by the same pause."""
     judge("drift")
     with opened(settings.events.store) as store:
-        checks.claim(store, "by hand", "retraining", {})
+        checks.claim(store, "by hand", "retrain", {})
     assert not dispatch.dispatch(settings, github.repository).started
     assert [] == github.asked
 

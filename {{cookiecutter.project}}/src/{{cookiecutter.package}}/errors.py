@@ -70,7 +70,7 @@ class SmokeError(ProjectError):
 class DispatchError(ProjectError):
     """GitHub cannot be asked to start retraining."""
 
-    exit_code = 13
+    exit_code = 14
 
 
 class StoppedError(ProjectError):
