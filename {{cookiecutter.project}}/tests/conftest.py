@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from {{ cookiecutter.package }} import artifacts, bundle, checks, registry, release, stages
+from {{ cookiecutter.package }} import bundle, checks, registry, release, stages
+from {{ cookiecutter.package }}.artifacts import MODEL, TEST, TRAIN
 from {{ cookiecutter.package }}.checks import Finding, Look, Model, Window
 from {{ cookiecutter.package }}.contract import Column, Contract, Target
 from {{ cookiecutter.package }}.events import Event
@@ -79,9 +80,9 @@ class Road:
         self.settings = settings
         self.said = {name: stages.STAGES[name](settings) for name in UNTIL_BUNDLE}
         self.predictor = Predictor.load(settings.serving.bundle)
-        self.pipeline = bundle.load_model(artifacts.MODEL)
-        self.train = pd.read_parquet(artifacts.TRAIN)
-        self.test = pd.read_parquet(artifacts.TEST)
+        self.pipeline = bundle.load_model(MODEL)
+        self.train = pd.read_parquet(TRAIN)
+        self.test = pd.read_parquet(TEST)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ class Repository:
     Attributes
     ----------
     name : str
-        Its owner and name, such as ``your-org/penguins``.
+        Its owner and name, such as ``octo-org/octo-repo``.
     token : str
         May write its contents.
     api : str
