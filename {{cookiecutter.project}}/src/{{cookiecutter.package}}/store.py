@@ -46,6 +46,7 @@ prediction_event = Table(
     Column("latency_ms", Double, nullable=False),
     Column("status", Integer, nullable=False),
     Index("prediction_event_ts", "ts"),
+    Index("prediction_event_model", "model_name", "model_version", "role", "ts", "prediction_id"),
 )
 
 ground_truth = Table(
@@ -57,6 +58,7 @@ ground_truth = Table(
     Column("observed_at", Double),
     Column("received_at", Double, nullable=False),
     Column("source", Text),
+    Index("ground_truth_received", "received_at"),
 )
 
 monitor_check = Table(
@@ -271,9 +273,11 @@ class Store:
         """
         truth, ids = ground_truth.c, sorted({each["prediction_id"] for each in truths})
         said: dict[str, list[tuple[Any, ...]]] = {}
-        recorded, fresh, now = [], [], time.time()
+        recorded, fresh = [], []
         columns = (truth.prediction_id, truth.label, truth.observed_at, truth.source)
         with self.writing(alone=True) as connection:
+            # Taken when nobody else records: what is committed later has come later.
+            now = time.time()
             for some in pieces(ids):
                 chosen = sa.select(*columns).where(truth.prediction_id.in_(some))
                 for name, label, *rest in connection.execute(chosen.order_by(truth.revision)):
