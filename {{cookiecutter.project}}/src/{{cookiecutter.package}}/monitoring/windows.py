@@ -96,8 +96,9 @@ def count(connection: sa.Connection, model: Model, after: Place | None, last: Pl
 
 
 def passed(connection: sa.Connection, model: Model, after: Place | None, last: Place) -> int:
-    """Return what `count` does with failed requests, which the index alone can tell of many."""
-    return _count(connection, *_named(model), *_between(after, last))
+    """Return about how many requests lie between two places, as the index alone tells of many."""
+    since = () if after is None else (_event.ts > after.ts,)
+    return _count(connection, *_named(model), _event.ts <= last.ts, *since)
 
 
 def place(
