@@ -125,7 +125,8 @@ def read(address: str) -> Known:
     return Known(
         look.status,
         success or 0.0,
-        tuple((each.column, each.kind, each.score) for each in drift.findings),
+        # What is no number is kept as nothing.
+        tuple((f.column, f.kind, f.score) for f in drift.findings if f.score is not None),
         checks.alarms(windows),
         len(drift.detail.get("untested", ())),
         tuple((name, float(drift.detail.get(name, 0))) for name in ASIDE),
