@@ -26,7 +26,7 @@ class GitHub(ThreadingHTTPServer):
 
 
 class Answering(BaseHTTPRequestHandler):
-    def do_POST(self):
+    def do_POST(self):  # pylint: disable=invalid-name
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.asked.append((self.path, self.headers["authorization"], body))
         self.send_response(self.server.status)
