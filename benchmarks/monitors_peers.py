@@ -1,9 +1,9 @@
 """Run by the Python of each tool: its alarms on the windows of one file.
 
 `monitors_peers.py <tool> <file> <most>` prints JSON: an alarm or none for each window, at most so
-many; how long one check took, in seconds; the most memory of the process, in MB. The file has a reference and windows
-of the same columns as arrays; of what is in categories the codes. Tools are asked as the first
-page of their documentation does it, with their defaults.
+many; how long one check took, in seconds; the most memory of the process, in MB. The file has a
+reference and windows of the same columns as arrays; of what is in categories the codes. Tools are
+asked as the first page of their documentation does it, with their defaults.
 """
 
 import json
