@@ -9,7 +9,7 @@ ROOT = Path(project.__file__).parent
 LAYERS = [
     {"errors", "fingerprints", "killed", "markup", "wording"},
     {"artifacts", "settings", "database", "entities", "events", "profile", "store"},
-    {"contract", "delimited", "tracking", "ingestion", "export", "openapi"},
+    {"contract", "delimited", "tracking", "ingestion", "export", "openapi", "checks"},
     {"encoding", "runs"},
     {"violations", "features", "graphs", "bootstrap", "columns", "compatibility"},
     {"plan", "preprocessing", "comparison", "registry"},
@@ -18,9 +18,9 @@ LAYERS = [
     {"evaluation", "findings", "flavor", "packaging", "tables"},
     {"batch", "training", "plots", "gate"},
     {"search", "release"},
-    {"monitoring", "report"},
+    {"report"},
     {"stages", "serving"},
-    {"retrieval", "site"},
+    {"retrieval", "site", "monitoring"},
     {"summary"},
     {"cli"},
     {"__main__"},
@@ -30,6 +30,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 SERVING = [
     "artifacts",
+    "checks",
     "entities",
     "errors",
     "settings",

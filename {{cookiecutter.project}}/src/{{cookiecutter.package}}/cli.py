@@ -243,6 +243,16 @@ def smoke(
     _say("smoke", smoke_test.smoke(url, bundle, key, seconds))
 
 
+@app.command()
+def monitor(params: Params = PARAMS) -> None:
+    """Check the events and truths that came since the last time, for drift and for errors."""
+    settings = _settings(params)
+    from .monitoring import monitor as monitoring
+
+    outcome = monitoring.monitor(settings)
+    _say("monitor", monitoring.explain(outcome))
+
+
 @events.command("ingest")
 def ingest_events(
     params: Params = PARAMS,

@@ -26,7 +26,7 @@ from .artifacts import (
 )
 from .compilation import compile_pipeline
 from .contract import Contract
-from .encoding import encode_frame, plain_rows
+from .encoding import encode_frame, encode_target, plain_rows
 from .inference import Predictor, output
 from .plan import Plan
 from .settings import Settings
@@ -111,15 +111,21 @@ def samples(agreed: Contract, plan: Plan, settings: Settings) -> list[references
         for column, values in zip(agreed.features, matrix.T, strict=True)
     ]
     rows, of = references.chosen(data.positions(frame, agreed, settings.data)[1], window, about)
-    said = output(plan, agreed, encode_frame(agreed, frame.take(rows)))
+    held_out = frame.take(rows)
+    said = output(plan, agreed, encode_frame(agreed, held_out))
+    truth = encode_target(agreed, held_out)
     if agreed.task == "regression":
-        return [*found, references.sample(references.PREDICTION, None, said.labels, of)]
+        off = np.abs(said.labels - truth)
+        samples = (references.PREDICTION, said.labels), (references.LOSS, off)
+        return [*found, *(references.sample(name, None, values, of) for name, values in samples)]
     groups = agreed.class_names or tuple(sorted(set(map(str, said.labels))))
     codes = references.codes(groups, said.labels)
     found.append(references.sample(references.PREDICTION, groups, codes, of))
-    if said.probabilities is not None:
-        return [*found, references.sample(references.SCORE, None, said.probabilities.max(1), of)]
-    return [*found, references.sample(references.SCORE, None, np.asarray(said.scores), of)]
+    if said.probabilities is None:
+        return [*found, references.sample(references.SCORE, None, np.asarray(said.scores), of)]
+    errs = (codes != truth).astype(float)
+    samples = (references.SCORE, said.probabilities.max(1)), (references.LOSS, errs)
+    return [*found, *(references.sample(name, None, values, of) for name, values in samples)]
 
 
 def examples(agreed: Contract, plan: Plan, frame: pd.DataFrame) -> list[dict[str, Any]]:

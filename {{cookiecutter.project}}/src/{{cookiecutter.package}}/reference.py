@@ -27,7 +27,7 @@ Positions = npt.NDArray[np.int64]
 WINDOWS = 10
 ROWS = 10_000
 # What no feature is taken for.
-PREDICTION, SCORE = "(prediction)", "(score)"
+PREDICTION, SCORE, LOSS = "(prediction)", "(score)", "(loss)"
 GROUPS, EFFECTS = "groups", "effects"
 
 
@@ -38,7 +38,7 @@ class Sample:
     Attributes
     ----------
     name : str
-        Of a feature, `PREDICTION` or `SCORE`.
+        Of a feature, `PREDICTION`, `SCORE` or `LOSS`.
     categories : tuple of str or None
         What the codes mean; None where the column holds numbers.
     values : ndarray of float64
@@ -173,10 +173,11 @@ def stored(samples: Sequence[Sample]) -> bytes:
 
 
 def read(bundle: Path, contract: Contract) -> tuple[Sample, ...]:
-    """Read the samples of a bundle: features, the prediction, and the score if it is another.
+    """Read the samples of a bundle: features, the prediction, the score if it is another, the loss.
 
     A classification's score is the probability of the class that it says, a clustering's how far
-    a row lies from what is usual; a regression has none.
+    a row lies from what is usual; a regression has none. The loss of a classification is 1 where
+    it errs, otherwise 0, of a regression how far it is off; a clustering has none.
 
     Raises
     ------
@@ -190,6 +191,7 @@ def read(bundle: Path, contract: Contract) -> tuple[Sample, ...]:
             columns = [(each.name, each.categories or None) for each in contract.features]
             columns.append((PREDICTION, groups))
             columns += [(SCORE, None)] if contract.task != "regression" else []
+            columns += [(LOSS, None)] if contract.target else []
             effects = list(map(float, arrays[EFFECTS]))
             return tuple(
                 Sample(name, categories, arrays[str(i)], effect)

@@ -163,6 +163,9 @@ class Monitoring(Section):
     least_shape: float = Field(default=0.05, ge=0, le=1)
     least_share: float = Field(default=0.01, ge=0, le=1)
     ignore: tuple[str, ...] = ()
+    labels: int = Field(default=300, ge=30)
+    least_loss: float = Field(default=0.02, ge=0)
+    settle_seconds: float = Field(default=30, ge=0)
 
 
 class Settings(BaseSettings):

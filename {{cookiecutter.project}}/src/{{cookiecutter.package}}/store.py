@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from .errors import StoreError
 
 FORMS = "sqlite:///file.db or postgresql://user:password@host/database"
-REVISION = "0001"
+REVISION = "0002"
 MIGRATIONS = f"{__package__}:migrations"
 PATIENCE_S = 10
 SHOWN = 200
@@ -72,7 +72,42 @@ monitor_check = Table(
     Column("score", Double),
     Column("p_adj", Double),
     Column("alarm", Boolean, nullable=False),
+    Column("window", Integer),
+    Column("change", Text),
+    Column("low", Double),
     Index("monitor_check_ts", "ts"),
+    Index("monitor_check_window", "window"),
+)
+
+# One look at the events of one model: which they were, and what came of it.
+monitor_window = Table(
+    "monitor_window",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("ts", Double, nullable=False),
+    Column("model_name", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("first_ts", Double),
+    Column("last_ts", Double),
+    Column("last_id", Text),
+    Column("events", Integer, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("alarm", Boolean, nullable=False),
+    Column("confirmed", Boolean, nullable=False),
+    Column("detail", JSON(none_as_null=True)),
+    Index("monitor_window_ts", "ts"),
+)
+
+# What was done because of it; a key that is there is done, or being done, and not done twice.
+monitor_action = Table(
+    "monitor_action",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("ts", Double, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("detail", JSON(none_as_null=True)),
 )
 
 event_segment = Table(
@@ -169,10 +204,17 @@ class Store:
                 ) from error
 
     def prune(self, before: float) -> int:
-        """Delete predictions made before a moment, with their truths; return how many."""
+        """Delete predictions made before a moment, with their truths; return how many.
+
+        What monitoring found before that moment goes, too.
+        """
         event = prediction_event.c
         old = sa.select(event.prediction_id).where(event.ts < before).order_by(event.ts)
-        return self._delete(old)
+        deleted = self._delete(old)
+        with self.writing() as connection:
+            for table in (monitor_check, monitor_window, monitor_action):
+                connection.execute(sa.delete(table).where(table.c.ts < before))
+        return deleted
 
     def erase(self, entity_key: str) -> int:
         """Delete predictions about an entity, with their truths; return how many."""

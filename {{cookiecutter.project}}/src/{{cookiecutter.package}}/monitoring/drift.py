@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
+from ..checks import Finding
 from ..encoding import UNSEEN, Matrix
 from ..reference import WINDOWS, Sample, entity_codes, last
 from ..settings import Monitoring
@@ -30,37 +31,6 @@ Counts = npt.NDArray[np.int64]
 LEAST_ROWS = 30
 # Cells of which a window is expected to have fewer rows are put together (Cochran, 1954).
 LEAST_EXPECTED = 5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What the tests of one kind say of one column.
-
-    Attributes
-    ----------
-    column : str
-    kind : str
-        ``shape``, ``missing`` or ``unseen``.
-    score : float
-        The size of the difference: of a shape the largest difference between both distribution
-        functions, or for categories half the sum of the differences of their shares; otherwise
-        the difference of the two shares. From 0 to 1.
-    p : float
-        How likely a check has one so significant without any drift, at most.
-    alarm : bool
-    n : int
-        Rows of the window that were looked at.
-    change : str
-        In a few words, such as ``higher``.
-    """
-
-    column: str
-    kind: Kind
-    score: float
-    p: float
-    alarm: bool
-    n: int
-    change: str
 
 
 @dataclass(frozen=True)

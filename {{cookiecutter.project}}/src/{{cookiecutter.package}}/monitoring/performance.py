@@ -1,0 +1,199 @@
+"""Performance: whether the model errs more than it did on the rows held out in training.
+
+Every prediction whose truth is known has a loss: for classes 1 where they differ, for numbers how
+far they are apart, in mean losses of the reference. Welch's test (1947, Biometrika 34, 28-35),
+one-sided, says whether the mean of a window's losses is more than that of the reference.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import special
+
+from ..checks import Finding
+from ..contract import Contract
+from ..encoding import Matrix
+from ..inference import Output
+from ..reference import LOSS, Sample, design_effect, entity_codes
+from ..settings import Monitoring
+from .windows import Events, column_values, spelled
+
+State = Literal["checked", "no truths", "too few truths", "reference too small", "no target"]
+LEAST_REFERENCE = 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check of one labelled window found.
+
+    Attributes
+    ----------
+    state : str
+        ``checked``, or why nothing was.
+    labelled : int
+    loss, reference : float or None
+        Mean losses; of numbers, in mean losses of the reference.
+    finding : Finding or None
+    """
+
+    state: State
+    labelled: int
+    loss: float | None = None
+    reference: float | None = None
+    finding: Finding | None = None
+
+
+def check(
+    sample: Sample | None, losses: Matrix, entities: Sequence[Any] | None, settings: Monitoring
+) -> Check:
+    """Compare the losses of a window with those of the reference.
+
+    Parameters
+    ----------
+    sample : Sample or None
+        The losses in the reference, its `LOSS`; None where there is no target.
+    losses : ndarray, shape (n_events,)
+    entities : sequence or None
+        What each event is about: more events about the same entity tell less than others.
+    settings : Monitoring
+
+    Returns
+    -------
+    Check
+        Nothing is tested, and the state says why, where truths are fewer than ``labels``.
+    """
+    if sample is None:
+        return Check("no target", 0)
+    n = len(losses)
+    if n < settings.labels:
+        return Check("too few truths" if n else "no truths", n)
+    known = sample.values[~np.isnan(sample.values)]
+    if len(known) < LEAST_REFERENCE:
+        return Check("reference too small", n)
+    about = None if entities is None else entity_codes(entities)
+    is_share = bool(np.isin(known, (0, 1)).all())
+    unit = 1.0 if is_share else float(known.mean()) or 1.0
+    window, reference = losses / unit, known / unit
+    excess = float(window.mean() - reference.mean())
+    effect = design_effect(losses, None, about)
+    variances = [
+        _variance(values, is_share) * inflation
+        for values, inflation in ((window, effect), (reference, sample.effect))
+    ]
+    error = float(np.sqrt(sum(variances)))
+    if error:
+        degrees = sum(variances) ** 2 / sum(
+            variance**2 / max(size - 1, 1)
+            for variance, size in zip(variances, (n / effect, len(known)), strict=True)
+        )
+        p = float(special.stdtr(degrees, -excess / error))
+        low = excess - float(special.stdtrit(degrees, 1 - settings.alpha)) * error
+    else:
+        p, low = float(excess <= 0), excess
+    alarm = p <= settings.alpha and excess >= settings.least_loss
+    change = "more errors" if excess > 0 else "fewer errors"
+    found = Finding(LOSS, "loss", excess, p, alarm, n, change, low)
+    return Check("checked", n, float(window.mean()), float(reference.mean()), found)
+
+
+def losses(contract: Contract, events: Events) -> Matrix:
+    """Return the loss of each event with a truth; a clustering's truths tell nothing."""
+    if contract.target is None:
+        return np.empty(0)
+    said = [output.get("prediction") for output in events.outputs]
+    if contract.task == "regression":
+        off: Matrix = np.abs(np.array(said, dtype=float) - np.array(events.labels, dtype=float))
+        return off
+    pairs = zip(said, events.labels, strict=True)
+    return np.array([float(spelled(one) != spelled(other)) for one, other in pairs])
+
+
+def estimated(contract: Contract, events: Events) -> float | None:
+    """Estimate the share of right answers from the probabilities that the model gives itself.
+
+    It needs no truth, and so cannot see that the same rows now have other truths (concept drift):
+    it is shown, and never an alarm. Garg et al. (2022), Leveraging Unlabeled Data to Predict
+    Out-of-Distribution Performance, call it average confidence.
+    """
+    if not contract.classes or not len(events) or np.isnan(events.scores).all():
+        return None
+    return float(np.nanmean(events.scores))
+
+
+def _variance(values: Matrix, is_share: bool) -> float:
+    """Return the variance of a mean.
+
+    Shares of errors count one error and one hit more: else a reference without any error would be
+    certain that there never is one (Agresti and Caffo, 2000, The American Statistician 54).
+    """
+    if not is_share:
+        return float(values.var(ddof=1)) / len(values)
+    share = (values.sum() + 1) / (len(values) + 2)
+    return float(share * (1 - share)) / (len(values) + 2)
+
+
+def metrics(contract: Contract, events: Events) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Measure labelled events by the metrics of the task, with their 95 % intervals.
+
+    Returns
+    -------
+    metrics, intervals : dict
+        As `evaluation.measure` and `evaluation.intervals` give them; empty where the answers hold
+        too little.
+    """
+    from .. import evaluation
+
+    if contract.task == "regression":
+        truth = np.array(events.labels, dtype=float)
+        said = Output(np.array([each.get("prediction") for each in events.outputs], dtype=float))
+    else:
+        names = contract.class_names
+        shares = [each.get("probabilities") or {} for each in events.outputs]
+        if not contract.classes or not all(shares):
+            return {}, {}
+        said = Output(
+            np.array([each["prediction"] for each in events.outputs], dtype=object),
+            np.array([[each.get(name, 0.0) for name in names] for each in shares], np.float64),
+        )
+        codes = {name: float(code) for code, name in enumerate(names)}
+        truth = np.array([codes.get(spelled(label), np.nan) for label in events.labels])
+        if np.isnan(truth).any():
+            return {}, {}
+    return (
+        evaluation.measure(contract, truth, said),
+        evaluation.intervals(contract, truth, said),
+    )
+
+
+def slices(contract: Contract, events: Events, losses: Matrix, least: int) -> list[dict[str, Any]]:
+    """Return the groups of events with the same value in a column, the largest loss first.
+
+    Parameters
+    ----------
+    contract : Contract
+    events : Events
+    losses : ndarray, shape (n_events,)
+    least : int
+        Groups of fewer events are left out.
+
+    Returns
+    -------
+    list of dict
+        With ``name``, ``rows`` and ``loss``.
+    """
+    found = []
+    for column in contract.features:
+        if column.kind not in ("categorical", "boolean"):
+            continue
+        values = column_values(column, events.rows)
+        codes = np.where(np.isnan(values), -2, values).astype(int)
+        for code in np.unique(codes):
+            chosen = codes == code
+            if chosen.sum() >= least:
+                name = {-2: "(missing)", -1: "(unseen)"}.get(code) or column.categories[code]
+                loss = float(losses[chosen].mean())
+                rows = int(chosen.sum())
+                found.append({"name": f"{column.name} = {name}", "rows": rows, "loss": loss})
+    return sorted(found, key=lambda group: -float(group["loss"]))
