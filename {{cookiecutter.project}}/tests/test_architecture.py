@@ -20,7 +20,7 @@ LAYERS = [
     {"search", "release"},
     {"report"},
     {"stages", "serving"},
-    {"retrieval", "site", "monitoring"},
+    {"retrieval", "site", "monitoring", "labels"},
     {"summary"},
     {"cli"},
     {"__main__"},
