@@ -35,8 +35,8 @@ def scrape_fixture(address):
 
 def test_what_the_monitor_found_is_told(scrape, judge, address):
     """Each finding has its gauge; a state is 1, the others 0; labels are columns and kinds."""
-    judge("drift")
-    judge("drift")
+    for status in ("drift", "steady", "drift", "drift"):
+        judge(status)
     with checks_of(address) as connection:
         moment = checks.last_success(connection)
     states = dict.fromkeys(gauges.STATES, 0) | {"drift": 1}
@@ -122,9 +122,13 @@ def test_a_store_that_hangs_keeps_nobody(scrape, monkeypatch):
         answers.wait(60)
         return Known("steady")
 
+    monkeypatch.setattr(gauges, "PATIENCE_SECONDS", 30)
+    monkeypatch.setattr(gauges, "read", lambda _: Known("steady"))
+    known = scrape()
+    assert 1 == known[UP]
     monkeypatch.setattr(gauges, "read", hang)
     monkeypatch.setattr(gauges, "PATIENCE_SECONDS", 0.05)
-    assert [{UP: 0}] * 5 == [scrape() for _ in range(5)]
+    assert [known | {UP: 0}] * 5 == [scrape() for _ in range(5)]
     assert 1 == len(asked)
     answers.set()
     monkeypatch.setattr(gauges, "PATIENCE_SECONDS", 30)
