@@ -166,13 +166,20 @@ def read(
 
 
 def current(connection: sa.Connection) -> list[Window]:
-    """Return the last window of each kind, with its findings, of the model looked at last."""
+    """Return the last window of each kind, with its findings, of the model looked at last.
+
+    Where events for the next one are being waited for, it is the last one that was checked.
+    """
     table = monitor_window.c
     newest = sa.select(table.model_name, table.model_version).order_by(table.id.desc()).limit(1)
     if not (found := connection.execute(newest).first()):
         return []
     model = Model(*found)
-    return [window for kind in KINDS for window in read(connection, model, kind, 1)]
+    windows: list[Window] = []
+    for kind in KINDS:
+        last = read(connection, model, kind, 2)
+        windows += [window for window in last if window.state == CHECKED][-1:] or last[-1:]
+    return windows
 
 
 def claim(store: Store, key: str, kind: str, detail: Mapping[str, Any]) -> bool:
