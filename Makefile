@@ -13,7 +13,7 @@ REGISTRY = $(shell $(RUN)python -c "from pip._internal.commands import create_co
 unexport VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint locks demo bench bench-batch bench-drift bench-pipeline bench-search \
+.PHONY: help install test lint locks demo loop-demo bench bench-batch bench-drift bench-pipeline bench-search \
 	bench-serving bench-deploy bench-stages clean
 
 help: ## Show this list
@@ -34,6 +34,9 @@ locks: .venv/.installed ## Resolve the locks of all combinations again
 
 demo: .venv/.installed ## Generate into ./demo, train, serve and ask for one prediction
 	@$(RUN)python scripts/demo.py
+
+loop-demo: .venv/.installed ## Generate into ./demo, serve, inject drift: alarm, retraining, swap, in a few minutes
+	@$(RUN)python -m scripts.loop
 
 bench: .venv/.installed ## Measure, into benchmarks/RESULTS.md
 	@$(RUN)python -m benchmarks.run

@@ -1,6 +1,6 @@
 """The closed loop on one screen: `make loop-demo`.
 
-A project learns to tell penguins, serves, and is asked over HTTP by a simulated colony, whose truths
+A project learns to tell penguins, serves, and is asked over HTTP about a simulated colony; truths
 come back. Half-way the colony changes. The monitor finds it, the project trains again, the gate
 compares, the service swaps without a restart. Time is not waited for: windows are small.
 """
@@ -17,13 +17,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections import deque
 from pathlib import Path
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from scripts import demo  # noqa: E402
+from scripts import demo
 
 ROWS = 6000
 BATCH = 300
@@ -41,7 +39,6 @@ SETTINGS = {
     "evaluation": {"importance_repeats": 1},
     "monitoring": {"window": 600, "step": 300, "settle_seconds": 0},
 }
-SHOWN = 100
 
 
 def colony(number, seed, drifted=False):
@@ -188,45 +185,21 @@ class Loop:
     def draw(self):
         """Draw the accuracy over the events; the project's Python has the library for it."""
         facts = {"hits": self.hits, "marks": self.marks, "to": "reports/loop.png"}
+        script = Path(__file__).with_name("loop_plot.py")
         subprocess.run(
-            [self.project / ".venv/bin/python", __file__, "--draw", json.dumps(facts)],
+            [self.project / ".venv/bin/python", script, json.dumps(facts)],
             cwd=self.project,
             check=True,
         )
         return self.project / facts["to"]
 
 
-def draw(facts):
-    """Draw the share of right answers among the last hundred, and what happened when."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    last, shares = deque(maxlen=SHOWN), []
-    for hit in facts["hits"]:
-        last.append(hit)
-        shares.append(sum(last) / len(last))
-    figure, axes = pyplot.subplots(figsize=(10, 4.5), layout="constrained")
-    axes.plot(range(SHOWN, len(shares)), shares[SHOWN:], color="#1f5fa8")
-    colours = {"drift": "#888888", "alarm": "#b3261e", "retrained": "#9a6700", "swap": "#1a7f37"}
-    heights = (0.05, 0.13, 0.21, 0.29)
-    for (event, what), height in zip(facts["marks"], heights, strict=False):
-        colour = colours[what.split()[0]]
-        axes.axvline(event, color=colour, linestyle="--", linewidth=1)
-        axes.annotate(f" {what}", (event, height), color=colour)
-    axes.set(
-        xlabel="events", ylabel=f"right answers among the last {SHOWN}", ylim=(0, 1.02),
-        title="The colony changes, and the service learns it",
-    )
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(facts["to"], dpi=120)
-
-
 def show(loop, said):
     """Print one line about the stream."""
     version = loop.versions[-1]
-    print(f"  {len(loop.hits):>5} events  accuracy {loop.accuracy():.3f}  version {version}  {said}")
+    print(
+        f"  {len(loop.hits):>5} events  accuracy {loop.accuracy():.3f}  version {version}  {said}"
+    )
 
 
 def walk(loop):
@@ -261,11 +234,7 @@ def main():
     """Make a project, or take one that is installed, and walk the loop."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--project", type=Path, help="an installed one, which is changed")
-    parser.add_argument("--draw", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.draw:
-        draw(json.loads(given.draw))
-        return
     if given.project is None:
         print("1. Generate demo/penguins", flush=True)
         demo.generate()
