@@ -17,7 +17,8 @@ import json, sys, time
 import pandas as pd, sqlalchemy as sa
 from penguins import contract, encoding, store
 agreed, frame = contract.read("contract.json"), pd.read_parquet("data/train.parquet").head(160)
-rows, now = encoding.plain_rows(agreed, frame.assign(body_mass_g=frame.body_mass_g + 1)), time.time()
+rows = encoding.plain_rows(agreed, frame.assign(body_mass_g=frame.body_mass_g + 1))
+now = time.time()
 events, truths = [], []
 for i, (row, label) in enumerate(zip(rows, frame.species)):
     events.append({
@@ -118,7 +119,7 @@ def test_too_few_truths_become_a_pull_request(hub, default_project):
     ids=["nothing", "promoted", "image", "rolled back", "refused", "failed"],
 )
 def test_what_the_script_tells(tmp_path, code, said, model, told):
-    """Refusals are green with their reason, failures red; only an image with the champion is built."""
+    """Refusals are green, with the reason; failures are red; only an image of the champion is built."""
     for name in (".venv/bin", "src/penguins"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "src/penguins/cli.py").touch()
@@ -139,7 +140,7 @@ def test_what_the_script_tells(tmp_path, code, said, model, told):
     assert (0, told) == (run.returncode, output.read_text())
     outcome = told.split("\n")[0].partition("=")[2]
     last = said.replace("\\n", "\n")
-    assert f"### Retraining: {outcome}\n\n```\n{last}```\n" == summary.read_text()
+    assert f"### Retraining: {outcome}\n<pre>\n{last}</pre>\n" == summary.read_text()
 
 
 @pytest.mark.parametrize("workflow", ["deploy.yml", "main.yml"])

@@ -22,7 +22,7 @@ run() {
     13) outcome=undecided ;;
     *) exit "$code" ;;
   esac
-  [ -z "${GITHUB_STEP_SUMMARY:-}" ] || printf '### Retraining: %s\n\n```\n%s\n```\n' "$outcome" "$(cat retrain.txt)" >>"$GITHUB_STEP_SUMMARY"
+  [ -z "${GITHUB_STEP_SUMMARY:-}" ] || printf '### Retraining: %s\n<pre>\n%s\n</pre>\n' "$outcome" "$(cat retrain.txt)" >>"$GITHUB_STEP_SUMMARY"
   tell "outcome=$outcome"
   case "$outcome $("${project[@]}" setting image.model)" in
     "promoted models:/"* | "rolled back models:/"*) tell deploy=true ;;
@@ -43,7 +43,7 @@ propose() { # retrain.patch, retrain.txt
   git commit --quiet --message "feat: train on the newest labelled predictions"
   gh auth setup-git
   git push --quiet --force origin retrain
-  body() { printf 'Merge to train on these rows, close to leave the champion as it is.\n\n```\n%s\n```\n' "$(cat "$1")"; }
+  body() { printf 'Merge to train on these rows, close to leave the champion as it is.\n<pre>\n%s\n</pre>\n' "$(cat "$1")"; }
   number=$(gh pr list --head retrain --base main --state open --json number --jq '.[].number')
   if [ -n "$number" ]; then
     gh api --method PATCH "repos/{owner}/{repo}/pulls/$number" --field title="$title" --field body=@- <<<"$(body "$2")"
