@@ -119,7 +119,7 @@ def test_too_few_truths_become_a_pull_request(hub, default_project):
     ids=["nothing", "promoted", "image", "rolled back", "refused", "failed"],
 )
 def test_what_the_script_tells(tmp_path, code, said, model, told):
-    """Refusals are green, with the reason; failures are red; only an image of the champion is built."""
+    """Refusals are green, failures are red; only an image that holds the champion is built."""
     for name in (".venv/bin", "src/penguins"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "src/penguins/cli.py").touch()
