@@ -46,6 +46,7 @@ prediction_event = Table(
     Column("latency_ms", Double, nullable=False),
     Column("status", Integer, nullable=False),
     Index("prediction_event_ts", "ts"),
+    Index("prediction_event_model", "model_name", "model_version", "role", "ts", "prediction_id"),
 )
 
 ground_truth = Table(
@@ -57,6 +58,7 @@ ground_truth = Table(
     Column("observed_at", Double),
     Column("received_at", Double, nullable=False),
     Column("source", Text),
+    Index("ground_truth_received", "received_at"),
 )
 
 monitor_check = Table(
@@ -79,7 +81,7 @@ monitor_check = Table(
     Index("monitor_check_window", "window"),
 )
 
-# One look at the events of one model: which they were, and what came of it.
+# Events of one model that were checked together: which they were, and what came of it.
 monitor_window = Table(
     "monitor_window",
     metadata,
@@ -98,6 +100,17 @@ monitor_window = Table(
     Column("confirmed", Boolean, nullable=False),
     Column("detail", JSON(none_as_null=True)),
     Index("monitor_window_ts", "ts"),
+)
+
+# How the last look at each model ended, also where there was nothing to check.
+monitor_look = Table(
+    "monitor_look",
+    metadata,
+    Column("model_name", Text, primary_key=True),
+    Column("model_version", Text, primary_key=True),
+    Column("ts", Double, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("detail", JSON(none_as_null=True), nullable=False),
 )
 
 # What was done because of it; a key that is there is done, or being done, and not done twice.
@@ -212,7 +225,7 @@ class Store:
         old = sa.select(event.prediction_id).where(event.ts < before).order_by(event.ts)
         deleted = self._delete(old)
         with self.writing() as connection:
-            for table in (monitor_check, monitor_window, monitor_action):
+            for table in (monitor_check, monitor_window, monitor_look, monitor_action):
                 connection.execute(sa.delete(table).where(table.c.ts < before))
         return deleted
 
@@ -260,9 +273,11 @@ class Store:
         """
         truth, ids = ground_truth.c, sorted({each["prediction_id"] for each in truths})
         said: dict[str, list[tuple[Any, ...]]] = {}
-        recorded, fresh, now = [], [], time.time()
+        recorded, fresh = [], []
         columns = (truth.prediction_id, truth.label, truth.observed_at, truth.source)
         with self.writing(alone=True) as connection:
+            # Taken when nobody else records: what is committed later has come later.
+            now = time.time()
             for some in pieces(ids):
                 chosen = sa.select(*columns).where(truth.prediction_id.in_(some))
                 for name, label, *rest in connection.execute(chosen.order_by(truth.revision)):

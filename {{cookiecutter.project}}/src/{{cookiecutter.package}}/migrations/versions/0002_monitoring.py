@@ -1,4 +1,4 @@
-"""Which events a check looked at, what came of it, and what was done because of that."""
+"""Which events a check looked at, how the last look ended, and what was done because of it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -28,6 +28,14 @@ def upgrade() -> None:
     )
     op.create_index("monitor_window_ts", "monitor_window", ["ts"])
     op.create_table(
+        "monitor_look",
+        sa.Column("model_name", sa.Text, primary_key=True),
+        sa.Column("model_version", sa.Text, primary_key=True),
+        sa.Column("ts", sa.Double, nullable=False),
+        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("detail", sa.JSON, nullable=False),
+    )
+    op.create_table(
         "monitor_action",
         sa.Column("key", sa.Text, primary_key=True),
         sa.Column("ts", sa.Double, nullable=False),
@@ -38,3 +46,6 @@ def upgrade() -> None:
     op.add_column("monitor_check", sa.Column("change", sa.Text))
     op.add_column("monitor_check", sa.Column("low", sa.Double))
     op.create_index("monitor_check_window", "monitor_check", ["window"])
+    event = ["model_name", "model_version", "role", "ts", "prediction_id"]
+    op.create_index("prediction_event_model", "prediction_event", event)
+    op.create_index("ground_truth_received", "ground_truth", ["received_at"])
