@@ -36,7 +36,7 @@ SPECIES = {
 DRIFT = {"Adelie": (10, 0, 0, 600), "Chinstrap": (-10, 0, 0, 600), "Gentoo": (0, 0, 0, 600)}
 SETTINGS = {
     "data": {"source": "data/raw/colony.csv"},
-    "evaluation": {"importance_repeats": 1},
+    "evaluation": {"importance_repeats": 0},
     "monitoring": {"window": 600, "step": 300, "settle_seconds": 0},
 }
 

@@ -345,7 +345,8 @@ def drawn_samples(task: str, rows: int) -> tuple[Sample, ...]:
         (SCORE, None, np.array([output["score"] for _, output, _ in found])),
     ]
     if task == "regression":
-        columns[-1] = (LOSS, None, np.abs([said - truth for said, (*_, truth) in zip(said, found)]))
+        off = [abs(output["prediction"] - truth) for _, output, truth in found]
+        columns[-1] = (LOSS, None, np.array(off))
     elif task == "binary":
         wrong = [output["prediction"] != truth for _, output, truth in found]
         columns.append((LOSS, None, np.array(wrong, dtype=float)))

@@ -20,9 +20,14 @@ LAYERS = [
     {"search", "release"},
     {"report"},
     {"stages", "serving"},
+<<<<<<< HEAD
     {"retrieval", "site", "monitoring", "collection"},
     {"summary", "probation"},
     {"retraining"},
+=======
+    {"retrieval", "site", "monitoring", "labels"},
+    {"summary"},
+>>>>>>> perf
     {"cli"},
     {"__main__"},
 ]

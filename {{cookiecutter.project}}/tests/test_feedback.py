@@ -28,8 +28,8 @@ def test_rows_come_back_as_the_source_has_them(each_road, tmp_path, monkeypatch)
     expected = pd.concat([each_road.train, older])
     assert fingerprints(expected).tolist() == fingerprints(train).tolist()
     assert fingerprints(newest).tolist() == fingerprints(test).tolist()
-    features = encode_frame(each_road.predictor.contract, newest)
-    assert np.array_equal(features, encode_frame(each_road.predictor.contract, test), equal_nan=True)
+    features = [encode_frame(each_road.predictor.contract, each) for each in (newest, test)]
+    assert np.array_equal(*features, equal_nan=True)
 
 
 def test_flags_and_moments_keep_their_types(walk, garden, tmp_path, monkeypatch):
@@ -54,7 +54,7 @@ def test_replace_leaves_the_source_out(road, tmp_path, monkeypatch):
     assert (len(road.test) - 20, 20) == (len(train), len(test))
     without = pd.concat([road.test[road.test["variety"] != "tall"], road.test[-20:]])
     kept = keep(road, without, policy="replace")
-    with pytest.raises(ContractError, match=r"class 'tall' has 0 row.* policy: append"):
+    with pytest.raises(ContractError, match=r"class 'tall' has 0 row.*policy: append"):
         kept.join(road.train, agreed)
 
 

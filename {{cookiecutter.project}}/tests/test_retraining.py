@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from {{ cookiecutter.package }} import checks, probation, release, retraining, stages, store
-from {{ cookiecutter.package }}.checks import Finding, Model, Window
+from {{ cookiecutter.package }}.checks import Finding, Look, Model, Window
 from {{ cookiecutter.package }}.encoding import plain_rows
 from {{ cookiecutter.package }}.errors import (
     GateError,
@@ -17,6 +17,7 @@ from {{ cookiecutter.package }}.errors import (
 )
 
 SECTIONS = {"monitoring": {"labels": 30, "window": 60}, "retraining": {"held_out": 60}}
+NOTHING = {"state": "window not full", "detail": {}}
 numbers = itertools.count()
 
 
@@ -57,7 +58,8 @@ class Garden:
         """Have so many predictions; of a share of them the truth is what the model said."""
         frame = self.road.train.sample(rows, replace=True, random_state=next(numbers))
         # Rows that nobody has seen.
-        frame["Höhe (cm)"] = frame["Höhe (cm)"].fillna(100) + [next(numbers) / 1e4 for _ in range(rows)]
+        more = [next(numbers) / 1e4 for _ in range(rows)]
+        frame["Höhe (cm)"] = frame["Höhe (cm)"].fillna(100) + more
         asked, start = [], time.time() - 1000 + next(numbers)
         contract = self.road.predictor.contract
         given = zip(plain_rows(contract, frame), frame["variety"], strict=True)
@@ -67,17 +69,25 @@ class Garden:
             asked.append(
                 {
                     **dict.fromkeys(("prediction_id", "request_id"), name),
-                    **{"ts": start + i / 1000, "entity_key": None, "model_name": "Garden"},
-                    **{"model_version": version or self.champion, "role": role, "score": 1.0},
-                    **{"schema_hash": "", "latency_ms": 1.0, "status": status},
+                    "ts": start + i / 1000,
+                    "entity_key": None,
+                    "model_name": "Garden",
+                    "model_version": version or self.champion,
+                    "role": role,
+                    "score": 1.0,
+                    "schema_hash": "",
+                    "latency_ms": 1.0,
+                    "status": status,
                     "features": json.dumps(row),
                     "output": json.dumps({"prediction": said}),
                 }
             )
         truths = [
             {
-                **{"prediction_id": event["prediction_id"], "label": json.dumps(label)},
-                **{"observed_at": None, "source": None},
+                "prediction_id": event["prediction_id"],
+                "label": json.dumps(label),
+                "observed_at": None,
+                "source": None,
             }
             for event, label in zip(asked, frame["variety"], strict=True)
         ]
@@ -101,7 +111,9 @@ class Garden:
             model, "drift", "checked", 60, 60, 1.0, 2.0, "x", True, True, (found,), detail
         )
         with store.opened(self.settings.events.store) as opened:
-            return checks.write(opened, window, None).id
+            kept = checks.write(opened, window, None).id
+            checks.looked(opened, Look(model, "drift", NOTHING, NOTHING))
+        return kept
 
 
 @pytest.fixture
@@ -125,7 +137,8 @@ def test_no_reason_no_training(garden_project):
     assert ("nothing", True) == (outcome, said.startswith("nothing wants it"))
     assert [] == project.actions("retrain")
     pd.read_csv("garden.csv").tail(200).to_csv("garden.csv", index=False)
-    reasons = list(retraining._reasons(project.settings, retraining._versions(project.settings), ""))
+    versions = retraining._versions(project.settings)
+    reasons = list(retraining._reasons(project.settings, versions, None))
     assert [("data", "garden.csv has other rows")] == [(r.trigger, r.why) for r in reasons]
 
 
@@ -194,7 +207,7 @@ def test_without_a_champion(garden_project):
     """There has to be something to compare with."""
     project = garden_project
     project.change(tracking={"model": "other"})
-    with pytest.raises(RegistryError, match="other has no champion: run the pipeline, then promote"):
+    with pytest.raises(RegistryError, match="other has no champion: run the pipeline, then "):
         retraining.retrain(project.settings, "by hand")
 
 

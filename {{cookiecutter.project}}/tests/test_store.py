@@ -162,10 +162,11 @@ def test_truths_are_added_and_never_changed(store):
 
 
 def test_true_is_not_one(store):
-    """Labels that Python takes for equal are different truths."""
-    assert [(1, True), (2, True), (3, True)] == store.record(
-        [truth(1, "true"), truth(1, "1"), truth(1, "1.0")]
-    )
+    """They are different truths; a number is the same however it is written."""
+    truths = [truth(1, "true"), truth(1, "1"), truth(1, "1.0"), truth(1, "1e300")]
+    assert [(1, True), (2, True), (2, False), (3, True)] == store.record(truths)
+    assert [1, 2, 2, 3] == [revision for revision, _ in store.record(truths)]
+    assert not any(is_new for _, is_new in store.record(truths))
 
 
 def test_known(store, monkeypatch):

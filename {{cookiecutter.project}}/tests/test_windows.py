@@ -69,7 +69,7 @@ def test_the_newest_model(stream):
 
 
 def test_the_newest_events_with_a_truth(stream, monkeypatch):
-    """In the order of their time; the latest of several truths counts, among those that came last."""
+    """In the order of their time; of several truths the latest, among those that came last."""
     monkeypatch.setattr(windows, "PARAMETERS", 2)
     ids = stream.add(6)
     stream.tell(ids[3:], ["dwarf"] * 3)

@@ -14,7 +14,7 @@ from scipy import stats
 from . import checks, contract, registry, release
 from .artifacts import CONTRACT
 from .checks import Model
-from .monitoring import performance, windows
+from .monitoring import monitor, performance, windows
 from .reference import LOSS, sample
 from .registry import CHAMPION
 from .settings import Monitoring, Settings
@@ -97,13 +97,13 @@ def _looks(
 ) -> Iterator[Look]:
     """Take the looks that it is time for, and that nobody took."""
     new, former = (Model(swap["name"], swap[name]) for name in ("version", "former"))
-    after = windows.labelled(connection, new, settings.window)
-    if key := _due(connection, swap, "truths", len(after), settings):
-        agreed = contract.read(CONTRACT)
-        before = windows.labelled(connection, former, settings.window)
+    after, agreed = _labelled(connection, new, settings), contract.read(CONTRACT)
+    known_after = len(after) if agreed.target else 0
+    if key := _due(connection, swap, "truths", known_after, settings):
+        before = _labelled(connection, former, settings)
         known = sample(LOSS, None, performance.losses(agreed, before))
         losses = performance.losses(agreed, after)
-        found = performance.check(known, losses, after.entities, settings).finding
+        found = performance.check(agreed, known, losses, after.entities, settings).finding
         figures = {"excess": found.score, "p": found.p, "truths": found.n} if found else {}
         worse = found is not None and found.alarm
         why = f"{found.score:.3g} more loss a prediction than before" if found and worse else ""
@@ -117,6 +117,12 @@ def _looks(
         worse = p <= settings.alpha and excess >= settings.least_share
         why = f"{failed:,} of {asked:,} requests failed, {known_failed:,} of {known_asked:,} before"
         yield Look(key, why if worse else "", {"excess": excess, "p": p, "answers": asked})
+
+
+def _labelled(connection: sa.Connection, model: Model, settings: Monitoring) -> windows.Events:
+    """Return the newest events of a model with a truth."""
+    truths = windows.truths(connection, model, monitor.RECENT * settings.window)
+    return windows.labelled(connection, truths, settings.window)
 
 
 def _due(
