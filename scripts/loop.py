@@ -25,6 +25,7 @@ from scripts import demo
 
 ROWS = 6000
 BATCH = 300
+ALARMS = ("drift", "degraded")
 COLUMNS = ("bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g")
 SPREAD = (2.9, 1.1, 6.5, 450)
 SPECIES = {
@@ -133,6 +134,8 @@ class Loop:
 
     def ask(self, number, drifted=False):
         """Ask for so many predictions, tell their truths, and wait until all are in the store."""
+        if drifted:
+            self.mark("drift")
         birds = list(colony(number, len(self.hits) + 1, drifted))
         rows = [{name: bird[name] for name in COLUMNS} for bird in birds]
         answer = demo.ask(f"{self.address}/predict", {"rows": rows})
@@ -157,11 +160,16 @@ class Loop:
     def check(self):
         """Run the monitor; return how things stand, and what it said."""
         said = self.run("monitor")
-        return re.match(r"monitor +(\w+)", said)[1], said
+        status = re.match(r"monitor +(\w+)", said)[1]
+        if status in ALARMS:
+            self.mark("alarm")
+        return status, said
 
     def retrain(self, codes=(0,)):
         """Train again if there is a reason to; return what was said about it."""
         said = self.run("retrain", codes=codes)
+        if "retrain   promoted" in said:
+            self.mark("retrained")
         return said[said.rfind("retrain  ") :] if "retrain  " in said else said
 
     def wait_for_swap(self, seconds=30):
@@ -170,13 +178,15 @@ class Loop:
         while time.monotonic() < until:
             version = demo.ask(f"{self.address}/model")["card"]["version"]
             if version != self.versions[-1]:
+                self.mark("swapped")
                 return version
             time.sleep(0.1)
         sys.exit(f"after {seconds} s version {self.versions[-1]} still answers")
 
     def mark(self, what):
-        """Note what happens now."""
-        self.marks.append((len(self.hits), what))
+        """Note what happens now, if it is the first time."""
+        if what not in [known for _, known in self.marks]:
+            self.marks.append((len(self.hits), what))
 
     def accuracy(self, last=BATCH):
         """Return the share of right answers among the last ones."""
@@ -210,18 +220,14 @@ def walk(loop):
         status, _ = loop.check()
         show(loop, status)
     print("5. The colony changes: bills tell the contrary, all are heavier", flush=True)
-    loop.mark("drift")
-    while status not in ("drift", "degraded"):
+    while status not in ALARMS:
         loop.ask(BATCH, drifted=True)
         status, said = loop.check()
         show(loop, status)
-    loop.mark("alarm")
     print(said)
     print("6. Train again: the newest labelled events, the pipeline, the gate", flush=True)
     print(loop.retrain())
-    loop.mark("retrained")
     version = loop.wait_for_swap()
-    loop.mark(f"swap to {version}")
     print(f"7. The service answers with version {version}, and was not restarted", flush=True)
     for _ in range(4):
         loop.ask(BATCH, drifted=True)

@@ -18,10 +18,10 @@ def draw(facts):
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot(range(SHOWN, len(shares)), shares[SHOWN:], color="#1f5fa8")
-    colours = {"drift": "#888888", "alarm": "#b3261e", "retrained": "#9a6700", "swap": "#1a7f37"}
+    colours = {"drift": "#888888", "alarm": "#b3261e", "retrained": "#9a6700", "swapped": "#1a7f37"}
     heights = (0.05, 0.13, 0.21, 0.29)
     for (event, what), height in zip(facts["marks"], heights, strict=False):
-        colour = colours[what.split()[0]]
+        colour = colours[what]
         axes.axvline(event, color=colour, linestyle="--", linewidth=1)
         axes.annotate(f" {what}", (event, height), color=colour)
     axes.set(

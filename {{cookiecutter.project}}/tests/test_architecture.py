@@ -20,14 +20,9 @@ LAYERS = [
     {"search", "release"},
     {"report"},
     {"stages", "serving"},
-<<<<<<< HEAD
-    {"retrieval", "site", "monitoring", "collection"},
+    {"retrieval", "site", "monitoring", "labels", "collection"},
     {"summary", "probation"},
     {"retraining"},
-=======
-    {"retrieval", "site", "monitoring", "labels"},
-    {"summary"},
->>>>>>> perf
     {"cli"},
     {"__main__"},
 ]
