@@ -142,6 +142,8 @@ def test_the_loop_closes(trained):
         assert "steady" == status, said
         assert "nothing wants it" in loop.retrain()
         assert second == loop.versions[-1]
+    happened = [what for _, what in loop.marks]
+    assert ["drift", "alarm", "retrained", "swapped"] == happened
     assert loop.draw().stat().st_size > 10_000
 
 

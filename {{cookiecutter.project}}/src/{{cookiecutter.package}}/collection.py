@@ -10,9 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from .contract import Contract
-from .encoding import encode_rows, shortened
+from .encoding import encode_rows, label, shortened
 from .errors import ContractError, SettingsError
-from .serving.feedback import label
 from .settings import Events
 from .smoke import PREFIX
 from .store import FAILED, ground_truth, opened, prediction_event
