@@ -13,7 +13,7 @@ REGISTRY = $(shell $(RUN)python -c "from pip._internal.commands import create_co
 unexport VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint locks demo loop-demo bench bench-batch bench-drift bench-pipeline bench-search \
+.PHONY: help install test lint locks demo loop-demo bench bench-batch bench-drift bench-gate bench-pipeline bench-search \
 	bench-serving bench-deploy bench-stages clean
 
 help: ## Show this list
@@ -52,6 +52,9 @@ bench-deploy: .venv/.installed ## Measure a push until it serves in production, 
 
 bench-drift: .venv/.installed ## Measure false alarms, power and delay of drift, on simulated streams
 	@$(RUN)python -m benchmarks.drift
+
+bench-gate: .venv/.installed ## Measure how often the gate promotes an equal model, and a better one
+	@$(RUN)python -m benchmarks.gate
 
 bench-pipeline: .venv/.installed ## Measure the pipeline: all of it, after a change, with nothing to do
 	@$(RUN)python -m benchmarks.pipeline
