@@ -32,7 +32,7 @@ def test_rows_come_back_as_the_source_has_them(each_road, tmp_path, monkeypatch)
     assert np.array_equal(*features, equal_nan=True)
 
 
-def test_flags_and_moments_keep_their_types(walk, garden, tmp_path, monkeypatch):
+def test_flags_and_moments_keep_their_types(walk, tmp_path, monkeypatch):
     """A source of real booleans and times, as Parquet has them, gets such rows, too."""
     road = walk(data={"target": "alive"}, without=["weight", "variety"])
     monkeypatch.chdir(tmp_path)

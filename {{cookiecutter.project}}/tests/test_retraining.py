@@ -137,9 +137,11 @@ def test_no_reason_no_training(garden_project):
     assert ("nothing", True) == (outcome, said.startswith("nothing wants it"))
     assert [] == project.actions("retrain")
     pd.read_csv("garden.csv").tail(200).to_csv("garden.csv", index=False)
-    versions = retraining._versions(project.settings)
-    reasons = list(retraining._reasons(project.settings, versions, None))
-    assert [("data", "garden.csv has other rows")] == [(r.trigger, r.why) for r in reasons]
+    with store.opened(project.settings.events.store) as opened:
+        checks.claim(opened, "one that just ended", "retrain", {"outcome": "refused"})
+    outcome, said = retraining.retrain(project.settings)
+    assert "cooling" == outcome
+    assert "garden.csv has other rows; done 0.0 h ago, again after 24 h or by --force" == said
 
 
 def test_from_drift_to_the_next_champion(garden_project):
