@@ -87,7 +87,7 @@ def test_too_few_truths_become_a_pull_request(hub, default_project):
     run = hub.act("retrain.yml", "workflow_dispatch", secrets=secrets, inputs={"why": "by hand"})
     assert (0, {"retrain": "success", "propose": "success"}) == (run.code, run.jobs), run.text
     assert "waits for a person: 80 truths, 300 are needed" in run.text
-    assert {"reports", "retrain"} == {
+    assert {"reports", "proposal"} == {
         call["inputs"]["name"] for call in run.trace if call["action"] == "upload-artifact"
     }
     branch = ["--git-dir", str(hub.remote)]

@@ -29,7 +29,9 @@ run() {
   esac
   if [ "$outcome" = undecided ]; then
     git add --intent-to-add "${RECORD[@]}"
-    git diff --binary --output=retrain.patch -- "${RECORD[@]}"
+    mkdir proposal
+    git diff --binary --output=proposal/retrain.patch -- "${RECORD[@]}"
+    cp retrain.txt proposal/
   fi
 }
 
