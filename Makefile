@@ -13,8 +13,8 @@ REGISTRY = $(shell $(RUN)python -c "from pip._internal.commands import create_co
 unexport VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint locks demo loop-demo bench bench-batch bench-drift bench-gate bench-pipeline bench-search \
-	bench-serving bench-deploy bench-stages clean
+.PHONY: help install test lint locks demo loop-demo bench bench-batch bench-drift bench-gate \
+	bench-pipeline bench-search bench-monitors bench-serving bench-deploy bench-stages clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,9 @@ bench-drift: .venv/.installed ## Measure false alarms, power and delay of drift,
 
 bench-gate: .venv/.installed ## Measure how often the gate promotes an equal model, and a better one
 	@$(RUN)python -m benchmarks.gate
+
+bench-monitors: .venv/.installed ## Measure monitoring tools side by side, on the same streams, 20 minutes
+	@$(RUN)python -m benchmarks.monitors
 
 bench-pipeline: .venv/.installed ## Measure the pipeline: all of it, after a change, with nothing to do
 	@$(RUN)python -m benchmarks.pipeline
