@@ -176,6 +176,7 @@ def test_help_lists_every_target(tmp_path):
         "bundle",
         "pipeline",
         "report",
+        "retrain",
         "site",
         "ui",
         "serve",

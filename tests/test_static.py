@@ -58,6 +58,11 @@ PERMISSIONS = {
         "attest": ATTESTED,
     },
     "site.yml": {"build": READ, "publish": {"id-token": "write", "pages": "write"}},
+    "retrain.yml": {
+        "retrain": READ,
+        "propose": RELEASED,
+        "deploy": {"actions": "write", "contents": "read"},
+    },
     "security.yml": {"review": READ, "audit": READ, "secrets": READ, "codeql": SCANNED},
     "release.yml": {
         "prepare": READ,

@@ -251,6 +251,24 @@ def monitor(params: Params = PARAMS) -> None:
 
     outcome = monitoring.monitor(settings)
     _say("monitor", monitoring.explain(outcome))
+    from . import probation
+
+    if taken_back := probation.judge(settings):
+        _say("rollback", taken_back)
+
+
+@app.command()
+def retrain(
+    params: Params = PARAMS,
+    why: Annotated[str | None, typer.Option("--why", help="A reason of your own.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also before the cooldown ends.")] = False,
+) -> None:
+    """Train on newer rows, where there is a reason to; the gate decides what serves."""
+    settings = _settings(params)
+    from . import retraining
+
+    outcome, said = retraining.retrain(settings, why, force)
+    _say("retrain", f"{outcome}: {said}")
 
 
 @app.command()

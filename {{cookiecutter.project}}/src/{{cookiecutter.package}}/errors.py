@@ -67,6 +67,12 @@ class SmokeError(ProjectError):
     exit_code = 12
 
 
+class UndecidedError(ProjectError):
+    """Truths are too few to decide about a challenger; a person has to."""
+
+    exit_code = 13
+
+
 class DispatchError(ProjectError):
     """GitHub cannot be asked to start retraining."""
 

@@ -169,9 +169,15 @@ class Monitoring(Section):
 
 
 class Retraining(Section):
-    """What is done about drift and degradation that are confirmed."""
+    """When the model is trained again, on which rows, and how its successor is tried."""
 
     cooldown_hours: float = Field(default=24, ge=0)
+    triggers: tuple[Literal["drift", "degradation", "data"], ...] = ("drift", "degradation", "data")
+    every_days: float = Field(default=0, ge=0)
+    policy: Literal["auto", "append", "replace"] = "auto"
+    rows: int = Field(default=5000, ge=60)
+    held_out: int = Field(default=500, ge=30)
+    shadow_events: int = Field(default=0, ge=0)
 
 
 class Settings(BaseSettings):
