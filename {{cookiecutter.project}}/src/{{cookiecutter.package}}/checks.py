@@ -255,7 +255,8 @@ def claim(store: Store, key: str, kind: str, detail: Mapping[str, Any]) -> bool:
     row = {"key": key, "ts": time.time(), "kind": kind, "detail": _json(detail)}
     with store.writing() as connection:
         statement = store.insert(monitor_action).values(row).on_conflict_do_nothing()
-        return bool(connection.execute(statement).rowcount)
+        # The count of rows is not to be had from every driver.
+        return connection.scalar(statement.returning(monitor_action.c.key)) is not None
 
 
 def release(store: Store, key: str) -> None:

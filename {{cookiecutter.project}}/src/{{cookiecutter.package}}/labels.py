@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from . import bundle, tables
+from . import bundle
 from . import contract as contracts
 from .contract import Column, Contract
 from .encoding import encode_value, label, label_of_text, shortened
@@ -17,7 +17,7 @@ from .errors import ContractError, DataError
 from .serving import source as sources
 from .settings import Settings
 from .store import opened
-from .tables import Source
+from .tables import Source, open_source
 
 # Recorded together; between them others take their turn.
 ROWS = 5000
@@ -80,7 +80,7 @@ def read(settings: Settings, path: Path) -> Imported:
     """
     served = sources.of(settings)
     agreed = contracts.read(served.fetch(served.fingerprint()) / bundle.CONTRACT)
-    source = tables.open_source(path, settings.data, FILE, as_text=True)
+    source = open_source(path, settings.data, FILE, as_text=True)
     for _ in _truths(source, agreed, "checked"):
         pass
     found = Imported()
