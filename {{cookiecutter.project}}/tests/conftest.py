@@ -14,9 +14,10 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings as hypothesis_settings
 
-from {{ cookiecutter.package }} import artifacts, bundle, checks, registry, release, stages
+from {{ cookiecutter.package }} import bundle, checks, registry, release, stages
 from {{ cookiecutter.package }} import store as stores
-from {{ cookiecutter.package }}.checks import Model, Window
+from {{ cookiecutter.package }}.artifacts import MODEL, TEST, TRAIN
+from {{ cookiecutter.package }}.checks import Finding, Look, Model, Window
 from {{ cookiecutter.package }}.contract import Column, Contract, Target
 from {{ cookiecutter.package }}.events import Event
 from {{ cookiecutter.package }}.inference import Predictor
@@ -83,9 +84,9 @@ class Road:
         self.settings = settings
         self.said = {name: stages.STAGES[name](settings) for name in UNTIL_BUNDLE}
         self.predictor = Predictor.load(settings.serving.bundle)
-        self.pipeline = bundle.load_model(artifacts.MODEL)
-        self.train = pd.read_parquet(artifacts.TRAIN)
-        self.test = pd.read_parquet(artifacts.TEST)
+        self.pipeline = bundle.load_model(MODEL)
+        self.train = pd.read_parquet(TRAIN)
+        self.test = pd.read_parquet(TEST)
 
 
 @pytest.fixture(scope="session")
@@ -309,6 +310,33 @@ def made_event() -> Callable[..., Event]:
         return Event(**event | parts)
 
     return make
+
+
+@pytest.fixture
+def judge(address) -> Callable[[str], int]:
+    """The function that has a monitor find the model steady, drifting or degraded."""
+
+    def find(status: str) -> int:
+        model, more = Model("Garden", "0123456789ab"), status == "drift"
+        leaves = Finding("leaves", "shape", 0.4, 1e-9, more, 1000, "higher")
+        bed = Finding("bed", "unseen", 0.0, 1.0, False, 1000, "same")
+        loss = Finding("(loss)", "loss", 0.1, 1e-6, status == "degraded", 320, "higher", 0.05)
+        performed = Window(model, "performance", "checked", 320, 320, findings=(loss,))
+        performed = replace(performed, alarm=loss.alarm, confirmed=loss.alarm)
+        performed = replace(performed, detail={"labelled": 320})
+        drifted = Window(model, "drift", "checked", 1000, 1000, 1.0, 2.0, "a", more, more)
+        drifted = replace(drifted, findings=(leaves, bed), detail={"untested": {"note": "gone"}})
+        with stores.opened(address) as store:
+            for window in (drifted, performed):
+                with store.reading() as connection:
+                    known = checks.read(connection, model, window.kind, 1)
+                checks.write(store, window, known[-1].id if known else None)
+            waits = {"state": "window not full", "detail": {"waiting": 7, "late": 2}}
+            checks.looked(store, Look(model, status, waits, {"state": "checked", "detail": {}}))
+            with store.reading() as connection:
+                return [window.id for window in checks.current(connection)][status == "degraded"]
+
+    return find
 
 
 COLORS = ("blue", "green", "red")

@@ -67,6 +67,12 @@ class SmokeError(ProjectError):
     exit_code = 12
 
 
+class DispatchError(ProjectError):
+    """GitHub cannot be asked to start retraining."""
+
+    exit_code = 14
+
+
 class StoppedError(ProjectError):
     """Ctrl-C ended a command that goes on when it is run again; the shell's code for it."""
 

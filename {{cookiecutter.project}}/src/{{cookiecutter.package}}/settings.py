@@ -168,6 +168,12 @@ class Monitoring(Section):
     settle_seconds: float = Field(default=30, ge=0)
 
 
+class Retraining(Section):
+    """What is done about drift and degradation that are confirmed."""
+
+    cooldown_hours: float = Field(default=24, ge=0)
+
+
 class Settings(BaseSettings):
     """All sections of params.yaml."""
 
@@ -190,6 +196,7 @@ class Settings(BaseSettings):
     serving: Serving = Serving()
     events: Events = Events()
     monitoring: Monitoring = Monitoring()
+    retraining: Retraining = Retraining()
 
     @classmethod
     def settings_customise_sources(
