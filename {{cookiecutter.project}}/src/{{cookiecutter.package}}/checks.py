@@ -59,7 +59,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Window:
+class Window:  # pylint: disable=too-many-instance-attributes
     """Events that were looked at together, and what came of it.
 
     Attributes
@@ -270,7 +270,7 @@ def actions(connection: sa.Connection, kind: str, most: int = 1) -> list[dict[st
     table = monitor_action.c
     chosen = sa.select(table.key, table.ts, table.detail).where(table.kind == kind)
     found = connection.execute(chosen.order_by(table.ts.desc()).limit(most))
-    return [dict(row._mapping) for row in found]
+    return [dict(row) for row in found.mappings()]
 
 
 def _of(model: Model, kind: Kind) -> sa.ColumnElement[bool]:

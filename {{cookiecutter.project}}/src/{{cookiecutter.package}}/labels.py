@@ -106,7 +106,7 @@ def read(settings: Settings, path: Path) -> Imported:
 def _truths(source: Source, agreed: Contract, what: str) -> Iterator[list[dict[str, Any]]]:
     """Read a file's truths as `Store.record` takes them."""
     decimal = getattr(source, "decimal", ".")
-    with tqdm(total=source.rows, unit=" rows", unit_scale=True, desc=what, disable=None) as bar:
+    with tqdm(total=source.rows, unit=" rows", unit_scale=True, desc=what, disable=None) as shown:
         for piece in source.pieces():
             if piece.malformed:
                 number, reason = piece.malformed[0]
@@ -122,7 +122,7 @@ def _truths(source: Source, agreed: Contract, what: str) -> Iterator[list[dict[s
                     except ValueError as error:
                         raise ContractError(f"{source.path}: row {number:,}: {error}") from error
                 yield truths
-                bar.update(len(rows))
+                shown.update(len(rows))
 
 
 def _truth(agreed: Contract, row: dict[str, Any], decimal: str) -> dict[str, Any]:
