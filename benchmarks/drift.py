@@ -148,9 +148,9 @@ def main():
             "",
             "Windows of 1,000 labels against the errors of 2,500 held-out rows. Without a change "
             "at most 1 % may alarm, also where any excess counts (`least_loss: 0`); wanted with "
-            "10 % of the labels flipped: at least 90 %. Who errs in 30 % already errs in no more than "
-            "34 % then, which 1,000 labels cannot always tell. Numbers: an R² of 0.8, and 10 % of "
-            "the truths off by one sd.",
+            "10 % of the labels flipped: at least 90 %. A model that errs in 30 % then errs in no "
+            "more than 34 %, which 1,000 labels cannot always tell. Numbers: an R² of 0.8, and "
+            "10 % of the truths off by one sd.",
             "",
             *errors(found),
             "",

@@ -214,7 +214,7 @@ def stored(events):
             begin = time.process_time()
             with store.reading() as connection:
                 place = windows.place(connection, model, None, WINDOW, end)
-                after = windows.place_before(connection, model, WINDOW, end) or place
+                after = windows.place_before(connection, model, SETTINGS.step, end) or place
                 last = windows.place(connection, model, after, SETTINGS.step, end) or place
                 found = windows.read(connection, model, last, WINDOW)
             values, _ = windows.columns(found, contract, samples, None)

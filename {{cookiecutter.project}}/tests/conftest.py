@@ -408,7 +408,10 @@ class Stream:
         return monitor.Subject(self.model, self.contract, self.samples, {"metrics": {}}, Path())
 
     def add(self, number: int, shift: float = 0.0, flips: float = 0.0, change=None, **parts):
-        """Store events; `change` may alter a row, `parts` columns of the store. Return the ids."""
+        """Store events; `change` may alter a row, `parts` columns of the store. Return the ids.
+
+        A part may be a function of the event's number.
+        """
         stored, ids = [], []
         for _ in range(number):
             row, output, truth = drawn(self.random, self.task, shift, flips)
@@ -428,7 +431,8 @@ class Stream:
                 "latency_ms": 0.5,
                 "status": 200,
             }
-            stored.append(values | parts)
+            made = {key: part(self.made) if callable(part) else part for key, part in parts.items()}
+            stored.append(values | made)
             ids.append(name)
             self.truths[name] = truth
         with stores.opened(self.address) as store, store.writing() as connection:

@@ -6,11 +6,10 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from {{ cookiecutter.package }} import cli, labels, tables
-from {{ cookiecutter.package }} import store as stores
 from {{ cookiecutter.package }}.contract import Contract, Target
 from {{ cookiecutter.package }}.encoding import label_of_text
 from {{ cookiecutter.package }}.errors import ContractError, DataError, StoreError
-from {{ cookiecutter.package }}.store import ground_truth, prediction_event
+from {{ cookiecutter.package }}.store import Store, ground_truth, opened, prediction_event
 
 
 class Desk:
@@ -30,7 +29,7 @@ class Desk:
             "latency_ms": 0.5,
             "status": 200,
         }
-        with stores.opened(address) as store, store.writing() as connection:
+        with opened(address) as store, store.writing() as connection:
             for number in range(4):
                 values = {**row, "prediction_id": f"{number}-0"}
                 connection.execute(sa.insert(prediction_event), values)
@@ -47,7 +46,7 @@ class Desk:
         """All that was recorded: id, label, moment, source."""
         table = ground_truth.c
         columns = (table.prediction_id, table.label, table.observed_at, table.source)
-        with stores.opened(self.address) as store, store.reading() as connection:
+        with opened(self.address) as store, store.reading() as connection:
             order = (table.prediction_id, table.revision)
             return [tuple(row) for row in connection.execute(sa.select(*columns).order_by(*order))]
 
@@ -224,13 +223,13 @@ def test_a_large_file_is_read_in_pieces(desk, monkeypatch):
     ids = [f"{i}-0" for i in range(7)]
     frame = pd.DataFrame({"prediction_id": ids, "label": ["tall"] * 7})
     frame.to_parquet(desk.folder / "labels.parquet")
-    sizes, record = [], stores.Store.record
+    sizes, record = [], Store.record
 
     def counted(store, truths):
         sizes.append(len(truths))
         return record(store, truths)
 
-    monkeypatch.setattr(stores.Store, "record", counted)
+    monkeypatch.setattr(Store, "record", counted)
     assert (4, 3) == (desk.read(desk.folder / "labels.parquet").new, 3)
     assert [2, 1, 1, 0, 0] == sizes
     frame.loc[6, "label"] = "huge"

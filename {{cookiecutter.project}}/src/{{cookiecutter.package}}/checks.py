@@ -59,7 +59,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Window:
+class Window:  # pylint: disable=too-many-instance-attributes
     """Events that were looked at together, and what came of it.
 
     Attributes
@@ -255,7 +255,8 @@ def claim(store: Store, key: str, kind: str, detail: Mapping[str, Any]) -> bool:
     row = {"key": key, "ts": time.time(), "kind": kind, "detail": _json(detail)}
     with store.writing() as connection:
         statement = store.insert(monitor_action).values(row).on_conflict_do_nothing()
-        return bool(connection.execute(statement).rowcount)
+        # The count of rows is not to be had from every driver.
+        return connection.scalar(statement.returning(monitor_action.c.key)) is not None
 
 
 def release(store: Store, key: str) -> None:
@@ -269,7 +270,7 @@ def actions(connection: sa.Connection, kind: str, most: int = 1) -> list[dict[st
     table = monitor_action.c
     chosen = sa.select(table.key, table.ts, table.detail).where(table.kind == kind)
     found = connection.execute(chosen.order_by(table.ts.desc()).limit(most))
-    return [dict(row._mapping) for row in found]
+    return [dict(row) for row in found.mappings()]
 
 
 def _of(model: Model, kind: Kind) -> sa.ColumnElement[bool]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from . import bundle, tables
+from . import bundle
 from . import contract as contracts
 from .contract import Column, Contract
 from .encoding import encode_value, label, label_of_text, shortened
@@ -17,7 +17,7 @@ from .errors import ContractError, DataError
 from .serving import source as sources
 from .settings import Settings
 from .store import opened
-from .tables import Source
+from .tables import Source, open_source
 
 # Recorded together; between them others take their turn.
 ROWS = 5000
@@ -80,7 +80,7 @@ def read(settings: Settings, path: Path) -> Imported:
     """
     served = sources.of(settings)
     agreed = contracts.read(served.fetch(served.fingerprint()) / bundle.CONTRACT)
-    source = tables.open_source(path, settings.data, FILE, as_text=True)
+    source = open_source(path, settings.data, FILE, as_text=True)
     for _ in _truths(source, agreed, "checked"):
         pass
     found = Imported()
@@ -106,7 +106,7 @@ def read(settings: Settings, path: Path) -> Imported:
 def _truths(source: Source, agreed: Contract, what: str) -> Iterator[list[dict[str, Any]]]:
     """Read a file's truths as `Store.record` takes them."""
     decimal = getattr(source, "decimal", ".")
-    with tqdm(total=source.rows, unit=" rows", unit_scale=True, desc=what, disable=None) as bar:
+    with tqdm(total=source.rows, unit=" rows", unit_scale=True, desc=what, disable=None) as shown:
         for piece in source.pieces():
             if piece.malformed:
                 number, reason = piece.malformed[0]
@@ -122,7 +122,7 @@ def _truths(source: Source, agreed: Contract, what: str) -> Iterator[list[dict[s
                     except ValueError as error:
                         raise ContractError(f"{source.path}: row {number:,}: {error}") from error
                 yield truths
-                bar.update(len(rows))
+                shown.update(len(rows))
 
 
 def _truth(agreed: Contract, row: dict[str, Any], decimal: str) -> dict[str, Any]:

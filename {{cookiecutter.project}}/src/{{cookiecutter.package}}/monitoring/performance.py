@@ -84,16 +84,9 @@ def check(
     excess = float(window.mean() - reference.mean())
     effects = design_effect(window, None, about), sample.effect
     pairs = list(zip((window, reference), effects, strict=True))
+    rows = [max(len(values) / effect - 1, 1.0) for values, effect in pairs]
     variances = [_variance(values, counts) * effect for values, effect in pairs]
-    error = float(np.sqrt(sum(variances)))
-    if error:
-        rows = [max(len(values) / effect - 1, 1.0) for values, effect in pairs]
-        parts = zip(variances, rows, strict=True)
-        degrees = sum(variances) ** 2 / sum(variance**2 / size for variance, size in parts)
-        p = float(special.stdtr(degrees, -excess / error))
-        low = excess - float(special.stdtrit(degrees, 1 - settings.alpha)) * error
-    else:
-        p, low = float(excess <= 0), excess
+    p, low = _welch(excess, variances, rows, settings.alpha)
     alarm = p <= settings.alpha and excess >= settings.least_loss
     words = ("more", "fewer") if counts else ("larger", "smaller")
     change = f"{words[excess <= 0]} errors"
@@ -121,6 +114,20 @@ def estimated(contract: Contract, events: Events) -> float | None:
     if not contract.classes or not len(events) or np.isnan(events.scores).all():
         return None
     return float(np.nanmean(events.scores))
+
+
+def _welch(
+    excess: float, variances: Sequence[float], degrees: Sequence[float], alpha: float
+) -> tuple[float, float]:
+    """Return the probability of a difference of two means, and its lower bound."""
+    total = sum(variances)
+    if not total:
+        return float(excess <= 0), excess
+    parts = zip(variances, degrees, strict=True)
+    both = total**2 / sum(variance**2 / each for variance, each in parts)
+    error = float(np.sqrt(total))
+    low = excess - float(special.stdtrit(both, 1 - alpha)) * error
+    return float(special.stdtr(both, -excess / error)), low
 
 
 def _variance(values: Matrix, is_share: bool) -> float:
