@@ -23,7 +23,6 @@ Status = Literal["waiting", "steady", "suspected", "drift", "degraded"]
 MOST_WINDOWS = 100
 # Of a history, from which streaks are told.
 REMEMBERED = 1000
-EXAMPLES = 5
 SLICES = 5
 
 
@@ -242,7 +241,6 @@ class _Drift:
             "untested": untested,
             "tests": found.tests,
             "estimated": performance.estimated(self.watched.contract, events),
-            "examples": events.rows[-EXAMPLES:],
         }
         return Window(
             self.watched.model,

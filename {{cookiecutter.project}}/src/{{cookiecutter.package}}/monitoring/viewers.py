@@ -1,0 +1,8 @@
+"""Viewers."""
+
+from ..settings import Settings
+
+
+def view(settings: Settings, tool: str) -> str:
+    """Show."""
+    raise NotImplementedError
