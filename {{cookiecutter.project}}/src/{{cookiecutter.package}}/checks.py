@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from .store import Store, monitor_action, monitor_check, monitor_window
+from .store import Store, monitor_action, monitor_check, monitor_look, monitor_window
 
 Kind = Literal["drift", "performance"]
+Status = Literal["waiting", "steady", "suspected", "drift", "degraded"]
 KINDS: tuple[Kind, ...] = ("drift", "performance")
 CHECKED = "checked"
 
@@ -67,7 +68,8 @@ class Window:
     kind : str
         ``drift`` or ``performance``.
     state : str
-        ``checked``, or why nothing was tested; what is not checked is looked at again.
+        ``checked``, or why nothing was tested; what is not checked is not kept, and looked at
+        again.
     events, rows : int
         Events in it; rows that were tested, at most one an entity.
     first, last : float or None
@@ -102,15 +104,38 @@ class Window:
     ts: float = 0.0
 
 
+@dataclass(frozen=True)
+class Look:
+    """How the last look at a model ended, also where there was nothing to check.
+
+    Attributes
+    ----------
+    model : Model
+    status : str
+        ``waiting``: too few events to say anything; ``steady``; ``suspected``: an alarm that is
+        not confirmed; ``drift``, ``degraded``: confirmed, the second also where both are.
+    drift, performance : mapping
+        What the look found besides windows: ``state``, why no more was checked, and a ``detail``.
+    ts : float
+        When it ended, without an error.
+    """
+
+    model: Model
+    status: Status
+    drift: Mapping[str, Any]
+    performance: Mapping[str, Any]
+    ts: float = 0.0
+
+
 def write(store: Store, window: Window, after: int | None) -> Window | None:
-    """Keep a window, unless another monitor has kept one since.
+    """Keep a window that was checked, unless another monitor has kept one since.
 
     Parameters
     ----------
     store : Store
     window : Window
     after : int or None
-        The id of the window that was the last checked one when this one was chosen.
+        The id of the window that was the last one when this one was chosen.
 
     Returns
     -------
@@ -120,10 +145,8 @@ def write(store: Store, window: Window, after: int | None) -> Window | None:
     table, now = monitor_window.c, time.time()
     same = _of(window.model, window.kind)
     with store.writing(alone=True) as connection:
-        last = sa.select(sa.func.max(table.id)).where(same, table.state == CHECKED)
-        if connection.scalar(last) != after:
+        if connection.scalar(sa.select(sa.func.max(table.id)).where(same)) != after:
             return None
-        connection.execute(sa.delete(monitor_window).where(same, table.state != CHECKED))
         row = {
             "ts": now,
             "model_name": window.model.name,
@@ -150,7 +173,7 @@ def write(store: Store, window: Window, after: int | None) -> Window | None:
 def read(
     connection: sa.Connection, model: Model, kind: Kind, most: int, findings: bool = True
 ) -> list[Window]:
-    """Return the last windows of a model, the oldest first; one that was not checked is the last.
+    """Return the last windows of a model, the oldest first.
 
     Parameters
     ----------
@@ -165,14 +188,63 @@ def read(
     return _windows(connection, chosen.order_by(monitor_window.c.id.desc()).limit(most), findings)
 
 
-def current(connection: sa.Connection) -> list[Window]:
-    """Return the last window of each kind, with its findings, of the model looked at last."""
-    table = monitor_window.c
-    newest = sa.select(table.model_name, table.model_version).order_by(table.id.desc()).limit(1)
-    if not (found := connection.execute(newest).first()):
-        return []
-    model = Model(*found)
-    return [window for kind in KINDS for window in read(connection, model, kind, 1)]
+def looked(store: Store, look: Look) -> Look:
+    """Keep how a look at a model ended; only the last one of each model is."""
+    now = time.time()
+    row = {
+        "model_name": look.model.name,
+        "model_version": look.model.version,
+        "ts": now,
+        "status": look.status,
+        "detail": json.dumps({kind: dict(getattr(look, kind)) for kind in KINDS}),
+    }
+    statement = store.insert(monitor_look).values(row)
+    same = [monitor_look.c.model_name, monitor_look.c.model_version]
+    with store.writing() as connection:
+        connection.execute(statement.on_conflict_do_update(index_elements=same, set_=row))
+    return replace(look, ts=now)
+
+
+def last_look(connection: sa.Connection) -> Look | None:
+    """Return how the last look ended, whichever model it was at; None where there was none."""
+    table = monitor_look.c
+    found = connection.execute(sa.select(monitor_look).order_by(table.ts.desc()).limit(1)).first()
+    if not found:
+        return None
+    model = Model(found.model_name, found.model_version)
+    detail = found.detail
+    return Look(model, found.status, detail["drift"], detail["performance"], found.ts)
+
+
+def last_success(connection: sa.Connection) -> float | None:
+    """Return when a monitor last came to its end, seconds since 1970; None where none did.
+
+    It does so also where there was nothing to check; not where another one was at work.
+    """
+    last: float | None = connection.scalar(sa.select(sa.func.max(monitor_look.c.ts)))
+    return last
+
+
+def current(connection: sa.Connection) -> tuple[Window, ...]:
+    """Return the last verdict of each kind, with its findings, of the model looked at last.
+
+    Returns
+    -------
+    tuple of Window
+        Of drift and of performance; where there was no verdict yet, its state says why. What the
+        last look found since, such as events that wait, stands in its detail. Empty where no
+        monitor ever looked.
+    """
+    if not (look := last_look(connection)):
+        return ()
+    return tuple(verdict(connection, look, kind) for kind in KINDS)
+
+
+def verdict(connection: sa.Connection, look: Look, kind: Kind) -> Window:
+    """Return the last window of one kind, brought up to date by a look."""
+    state, detail = getattr(look, kind)["state"], getattr(look, kind)["detail"]
+    known = read(connection, look.model, kind, 1) or [Window(look.model, kind, state)]
+    return replace(known[-1], detail={**known[-1].detail, **detail})
 
 
 def claim(store: Store, key: str, kind: str, detail: Mapping[str, Any]) -> bool:
@@ -259,5 +331,4 @@ def _row(finding: Finding, window: Window, number: int, now: float) -> dict[str,
 
 def alarms(windows: Sequence[Window]) -> int:
     """Return how many of the last windows were alarms in a row."""
-    checked = [window for window in windows if window.state == CHECKED]
-    return next((i for i, each in enumerate(reversed(checked)) if not each.alarm), len(checked))
+    return next((i for i, each in enumerate(reversed(windows)) if not each.alarm), len(windows))

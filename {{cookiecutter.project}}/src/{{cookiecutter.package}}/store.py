@@ -79,7 +79,7 @@ monitor_check = Table(
     Index("monitor_check_window", "window"),
 )
 
-# One look at the events of one model: which they were, and what came of it.
+# Events of one model that were checked together: which they were, and what came of it.
 monitor_window = Table(
     "monitor_window",
     metadata,
@@ -98,6 +98,17 @@ monitor_window = Table(
     Column("confirmed", Boolean, nullable=False),
     Column("detail", JSON(none_as_null=True)),
     Index("monitor_window_ts", "ts"),
+)
+
+# How the last look at each model ended, also where there was nothing to check.
+monitor_look = Table(
+    "monitor_look",
+    metadata,
+    Column("model_name", Text, primary_key=True),
+    Column("model_version", Text, primary_key=True),
+    Column("ts", Double, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("detail", JSON(none_as_null=True), nullable=False),
 )
 
 # What was done because of it; a key that is there is done, or being done, and not done twice.
@@ -212,7 +223,7 @@ class Store:
         old = sa.select(event.prediction_id).where(event.ts < before).order_by(event.ts)
         deleted = self._delete(old)
         with self.writing() as connection:
-            for table in (monitor_check, monitor_window, monitor_action):
+            for table in (monitor_check, monitor_window, monitor_look, monitor_action):
                 connection.execute(sa.delete(table).where(table.c.ts < before))
         return deleted
 

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
 from .. import bundle, checks, contract, reference
-from ..checks import CHECKED, Finding, Model, Window
+from ..checks import CHECKED, Finding, Look, Model, Status, Window
 from ..contract import Contract
 from ..reference import LOSS, Sample
 from ..serving import source
@@ -18,7 +18,6 @@ from ..store import Store, opened
 from . import drift, performance, windows
 from .windows import Place
 
-Status = Literal["waiting", "steady", "suspected", "drift", "degraded"]
 # More windows than these are not looked at one by one after a long pause: the newest are.
 MOST_WINDOWS = 100
 # Of a history, from which streaks are told.
@@ -34,10 +33,9 @@ class Outcome:
     ----------
     model : Model
     status : str
-        ``waiting``: too few events to say anything; ``steady``; ``suspected``: an alarm that is
-        not confirmed; ``drift``, ``degraded``: confirmed, the second also where both are.
+        As a `Look` has it.
     drift, performance : Window
-        The last ones, checked or not.
+        The last verdicts, brought up to date by what the look found besides.
     fresh : int
         Windows that were checked now.
     overtaken : bool
@@ -119,21 +117,31 @@ def monitor(
     with opened(settings.events.store) as store:
         drifted = _Drift(store, watched, settings.monitoring, moment)
         fresh, overtaken = drifted.run(progress or (lambda window: None))
-        performed, more = _performance(store, watched, settings.monitoring)
-    status = _status(drifted.last, performed)
-    return Outcome(watched.model, status, drifted.last, performed, fresh + more, overtaken)
+        performed, since, more = _performance(store, watched, settings.monitoring)
+        status = _status(drifted.verdict, performed)
+        look = Look(watched.model, status, _told(drifted.look), _told(since))
+        if not overtaken:
+            checks.looked(store, look)
+        with store.reading() as connection:
+            return _outcome(connection, look, fresh + more, overtaken)
 
 
 def current(settings: Settings) -> Outcome | None:
     """Return how things stood when a monitor looked last; None where none ever did."""
     with opened(settings.events.store) as store, store.reading() as connection:
-        found = {window.kind: window for window in checks.current(connection)}
-    if not found:
-        return None
-    model = next(iter(found.values())).model
-    nothing = (Window(model, kind, "no events") for kind in checks.KINDS)
-    drifted, performed = (found.get(each.kind, each) for each in nothing)
-    return Outcome(model, _status(drifted, performed), drifted, performed)
+        look = checks.last_look(connection)
+        return _outcome(connection, look) if look else None
+
+
+def _outcome(
+    connection: sa.Connection, look: Look, fresh: int = 0, overtaken: bool = False
+) -> Outcome:
+    drifted, performed = (checks.verdict(connection, look, kind) for kind in checks.KINDS)
+    return Outcome(look.model, look.status, drifted, performed, fresh, overtaken)
+
+
+def _told(window: Window) -> dict[str, Any]:
+    return {"state": window.state, "detail": {} if window.state == CHECKED else window.detail}
 
 
 def explain(outcome: Outcome) -> str:
@@ -169,34 +177,29 @@ class _Drift:
         self.step = drift.step_size(self.samples, settings)
         with store.reading() as connection:
             known = checks.read(connection, watched.model, "drift", REMEMBERED, findings=False)
-        self.known = [window for window in known if window.state == CHECKED]
-        self.last = known[-1] if known else Window(watched.model, "drift", "no events")
+        self.known = known
+        self.look = Window(watched.model, "drift", "no events")
+
+    @property
+    def verdict(self) -> Window:
+        """The last window that was checked; the last look where none ever was."""
+        return self.known[-1] if self.known else self.look
 
     def run(self, progress: Callable[[Window], None]) -> tuple[int, bool]:
         """Check all that is complete; return how many windows, and whether another was faster."""
         fresh = 0
         while True:
             with self.store.reading() as connection:
-                window = self._next(connection)
+                self.look = self._next(connection)
+            if self.look.state != CHECKED:
+                return fresh, False
             after = self.known[-1].id if self.known else None
-            written = checks.write(self.store, window, after)
+            written = checks.write(self.store, self.look, after)
             if written is None:
                 return fresh, True
-            self.last = written
-            if written.state != CHECKED:
-                # What is told is the last verdict, if there is one.
-                self.last = self._told(written)
-                return fresh, False
             self.known.append(written)
             fresh += 1
             progress(written)
-
-    def _told(self, waiting: Window) -> Window:
-        if not self.known:
-            return waiting
-        with self.store.reading() as connection:
-            found = checks.read(connection, self.watched.model, "drift", 2)
-        return [window for window in found if window.state == CHECKED][-1]
 
     def _next(self, connection: sa.Connection) -> Window:
         """Look at the next window, or say why there is none yet."""
@@ -281,24 +284,37 @@ class _Drift:
         return max(0, held - beyond - before.events)
 
 
-def _performance(store: Store, watched: Subject, settings: Monitoring) -> tuple[Window, int]:
-    """Check the newest labelled events, once enough truths came since the last check."""
+def _performance(
+    store: Store, watched: Subject, settings: Monitoring
+) -> tuple[Window, Window, int]:
+    """Check the newest labelled events, once enough truths came since the last check.
+
+    Returns
+    -------
+    verdict, look : Window
+        The last window that was checked, and what this look found.
+    fresh : int
+        Windows that were checked now.
+    """
     with store.reading() as connection:
-        known = checks.read(connection, watched.model, "performance", REMEMBERED)
-        before = [window for window in known if window.state == CHECKED]
+        before = checks.read(connection, watched.model, "performance", REMEMBERED, findings=False)
         since = float(before[-1].detail.get("received", 0.0)) if before else 0.0
         fresh, last = windows.received(connection, watched.model, since)
-        if before and fresh < min(settings.step, settings.labels):
-            return before[-1], 0
+        if before and fresh < (needed := min(settings.step, settings.labels)):
+            detail = {"waiting": fresh, "needed": needed}
+            state = "too few truths since"
+            return before[-1], Window(watched.model, "performance", state, detail=detail), 0
         events = windows.labelled(connection, watched.model, settings.window)
     losses = performance.losses(watched.contract, events)
     found = performance.check(watched.sample(LOSS), losses, events.entities, settings)
     window = _labelled(watched, events, losses, found, before, last, settings)
+    if window.state != CHECKED:
+        return (before[-1] if before else window), window, 0
     written = checks.write(store, window, before[-1].id if before else None)
     # Another monitor looked at the same truths meanwhile.
     if written is None:
-        return (before[-1] if before else window), 0
-    return written, int(written.state == CHECKED)
+        return (before[-1] if before else window), window, 0
+    return written, written, 1
 
 
 def _labelled(

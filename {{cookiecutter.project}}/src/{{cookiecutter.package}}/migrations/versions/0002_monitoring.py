@@ -1,4 +1,4 @@
-"""Which events a check looked at, what came of it, and what was done because of that."""
+"""Which events a check looked at, how the last look ended, and what was done because of it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,6 +27,14 @@ def upgrade() -> None:
         sa.Column("detail", sa.JSON),
     )
     op.create_index("monitor_window_ts", "monitor_window", ["ts"])
+    op.create_table(
+        "monitor_look",
+        sa.Column("model_name", sa.Text, primary_key=True),
+        sa.Column("model_version", sa.Text, primary_key=True),
+        sa.Column("ts", sa.Double, nullable=False),
+        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("detail", sa.JSON, nullable=False),
+    )
     op.create_table(
         "monitor_action",
         sa.Column("key", sa.Text, primary_key=True),
