@@ -263,7 +263,7 @@ def monitor(
     if viewer is not None:
         from .monitoring.viewers import view
 
-        _say("monitor", view(settings, viewer))
+        _say("monitor", str(view(settings, viewer)))
     elif watch is not None:
         rounds.watch(settings, watch, say)
     else:

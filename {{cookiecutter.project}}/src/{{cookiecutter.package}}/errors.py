@@ -67,6 +67,12 @@ class SmokeError(ProjectError):
     exit_code = 12
 
 
+class ViewerError(ProjectError):
+    """A tool that shows what was monitored cannot be installed, or fails."""
+
+    exit_code = 15
+
+
 class StoppedError(ProjectError):
     """Ctrl-C ended a command that goes on when it is run again; the shell's code for it."""
 

@@ -32,7 +32,7 @@ class Account:
     watched : Subject or None
         None where what is served cannot be read.
     drifts, performances : tuple of Window
-        The last ones, the oldest first; one that was not checked is the last.
+        The last ones that were checked, the oldest first.
     events, labelled : Events or None
         Of the last checked window; the newest with a truth.
     """
@@ -52,12 +52,6 @@ class Account:
         """How things stand, `failed` where the monitor could not look."""
         return self.outcome.status if self.outcome else "failed"
 
-    @property
-    def pending(self) -> Window | None:
-        """The window that waits for more events."""
-        last = self.drifts[-1] if self.drifts else None
-        return last if last and last.state != CHECKED else None
-
 
 def collect(settings: Settings, outcome: Outcome, now: float | None = None) -> Account:
     """Gather what is kept about an outcome.
@@ -72,7 +66,7 @@ def collect(settings: Settings, outcome: Outcome, now: float | None = None) -> A
     model, labelled, events = outcome.model, None, None
     with opened(settings.events.store) as store, store.reading() as connection:
         drifts, performances = (
-            tuple(checks.read(connection, model, kind, SHOWN + 1)) for kind in checks.KINDS
+            tuple(checks.read(connection, model, kind, SHOWN)) for kind in checks.KINDS
         )
         last = outcome.drift
         if last.state == CHECKED and last.last is not None and last.last_id is not None:

@@ -98,7 +98,6 @@ def _began(connection: sa.Connection, window: Window) -> int | None:
         (table.model_name == window.model.name)
         & (table.model_version == window.model.version)
         & (table.kind == window.kind)
-        & (table.state == CHECKED)
     )
     calm = sa.select(sa.func.coalesce(sa.func.max(table.id), 0)).where(same, ~table.alarm)
     found = sa.select(sa.func.min(table.id)).where(

@@ -15,7 +15,7 @@ from ..report import page
 from ..settings import Monitoring, Settings
 from ..wording import MEANINGS, called, percent, score
 from . import performance, sentences
-from .account import SHOWN, Account
+from .account import Account
 from .sentences import Change
 
 PAGE, MARKDOWN, FACTS = (REPORTS / f"monitoring.{kind}" for kind in ("html", "md", "json"))
@@ -128,6 +128,7 @@ def build(account: Account, settings: Settings, told: Mapping[str, Any]) -> str:
         told=told,
         looked=f"{datetime.fromtimestamp(account.now, UTC):%-d %B %Y, %H:%M} UTC",
         next=sentences.NEXT[account.status],
+        detail=account.outcome.drift.detail if account.outcome else {},
         changes=_described(account, found),
         groups=_groups(account) if contract and contract.task == "clustering" else [],
         timelines=_timelines(account, settings.monitoring),
@@ -217,7 +218,7 @@ def _described(account: Account, found: Sequence[Change]) -> list[dict[str, Any]
             described[column] = {
                 "column": PSEUDO.get(column, column),
                 "changes": [],
-                "drawing": drawing(*pair, sentences.spelled(account, column)) if pair else {},
+                "drawing": _drawn(account, found, column, pair),
             }
         if column in described:
             described[column]["changes"].append(
@@ -232,6 +233,21 @@ def _described(account: Account, found: Sequence[Change]) -> list[dict[str, Any]
                 }
             )
     return list(described.values())
+
+
+def _drawn(
+    account: Account,
+    found: Sequence[Change],
+    column: str,
+    pair: tuple[Sample, Matrix] | None,
+) -> dict[str, Any]:
+    if pair is None:
+        return {}
+    sample, values = pair
+    if all(each.finding.kind == "missing" for each in found if each.finding.column == column):
+        shares = [float(np.isnan(each).mean()) for each in (sample.values, values)]
+        return {"shares": [("missing", *shares)], "rest": None}
+    return drawing(sample, values, sentences.spelled(account, column))
 
 
 def _groups(account: Account) -> list[dict[str, Any]]:
@@ -254,7 +270,7 @@ def _groups(account: Account) -> list[dict[str, Any]]:
 
 def _timelines(account: Account, settings: Monitoring) -> list[dict[str, Any]]:
     """Draw the scores of the last checks: of what had an alarm, and of the largest others."""
-    checked = [window for window in account.drifts if window.state == CHECKED][-SHOWN:]
+    checked = account.drifts
     series: dict[tuple[str, str], list[Finding | None]] = {}
     for i, window in enumerate(checked):
         for finding in window.findings:
@@ -308,7 +324,7 @@ def _bars(found: Sequence[tuple[float, bool] | None], line: float) -> dict[str, 
 
 def _span(account: Account) -> tuple[str, str] | None:
     """Return when the first and the last check of the timelines looked."""
-    moments = [each.last for each in account.drifts if each.state == CHECKED and each.last][-SHOWN:]
+    moments = [each.last for each in account.drifts if each.last]
     if not moments:
         return None
     return (
@@ -385,7 +401,7 @@ def _metrics(account: Account) -> list[dict[str, Any]]:
 
 def _losses(account: Account) -> dict[str, Any]:
     """Draw the mean losses of the last checks, and say what the test found."""
-    checked = [each for each in account.performances if each.state == CHECKED][-SHOWN:]
+    checked = account.performances
     if not checked or account.outcome is None:
         return {}
     reference = float(checked[-1].detail["reference"])

@@ -1,8 +1,9 @@
 """Sentences: what a monitor found, as a person says it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ CHANGES = {
     "narrower": "varies less",
     "another shape": "is spread in another way",
 }
+# What is told of a shift: the first of these that moved.
+SHARES = {"half": 0.5, "three in four": 0.75, "one in four": 0.25, "95 %": 0.95, "5 %": 0.05}
 NEXT = {
     "waiting": "Nothing is to be done.",
     "steady": "Nothing is to be done.",
@@ -83,15 +86,13 @@ def headline(account: Account) -> str:
     found = [each for each in changes(account) if each.confirmed or outcome.status == "suspected"]
     if not found:
         return _errors(account)
-    titles = list(dict.fromkeys(each.title for each in found))
-    others = len({each.finding.column for each in found[2:]})
-    more = f", and {others} more column{'s' if others > 1 else ''} changed" if others else ""
-    told = f"{' and '.join(titles[:2])}{more}"
     first = found[0]
+    others = len({each.finding.column for each in found} - {first.finding.column})
+    more = f", and {others} more column{'s' if others > 1 else ''} changed," if others else ""
     if outcome.status == "suspected":
-        return _capital(f"{told} in one check: not confirmed yet")
+        return _capital(f"{first.title}{more} in one check: not confirmed yet")
     since = f" since {moment(first.since, account.now)}" if first.since else ""
-    return _capital(f"{told}{since}; confirmed in {first.checks} checks")
+    return _capital(f"{first.title}{more}{since}; confirmed in {first.checks} checks")
 
 
 def changes(account: Account) -> list[Change]:
@@ -134,8 +135,9 @@ def title(account: Account, finding: Finding) -> str:
         return f"{name} {CHANGES[change]} {compared}"
     if what == "what is unseen":
         return f"{name} has {way} values that training did not have"
-    where = "is predicted" if column == PREDICTION else f"is {name}"
-    return f"{quoted(what)} {where} {way} often {compared}"
+    if column == PREDICTION:
+        return f"{quoted(what)} is predicted {way} often {compared}"
+    return f"{name} is {quoted(what)} {way} often {compared}"
 
 
 def amount(account: Account, finding: Finding) -> str:
@@ -159,8 +161,14 @@ def amount(account: Account, finding: Finding) -> str:
         return f"{now} of the rows; {before} before"
     shown = spelled(account, finding.column)
     if finding.change in ("higher", "lower"):
-        now, before = (shown(float(np.median(each))) for each in (given, known))
-        return f"half of the values are above {now}; before, above {before}"
+        ends = {
+            words: [shown(float(np.quantile(each, 1 - share))) for each in (given, known)]
+            for words, share in SHARES.items()
+        }
+        moved = (words for words, (now, before) in ends.items() if now != before)
+        words = next(moved, "half")
+        now, before = ends[words]
+        return f"{words} of the values are above {now}; before, above {before}"
     now, before = (
         " to ".join(shown(float(end)) for end in np.quantile(each, (0.25, 0.75)))
         for each in (given, known)
@@ -191,10 +199,10 @@ def unknown(account: Account, column: str, most: int = 3) -> list[str]:
 
 def notes(account: Account) -> Iterator[str]:
     """Say everything else that a reader has to know to trust what is told."""
-    outcome, pending = account.outcome, account.pending
+    outcome = account.outcome
     if outcome is None:
         return
-    detail = {**outcome.drift.detail, **(pending.detail if pending else {})}
+    detail = outcome.drift.detail
     if outcome.overtaken:
         yield "Another monitor was at work at the same time, and this one left it alone."
     if other := detail.get("other"):
@@ -203,12 +211,7 @@ def notes(account: Account) -> Iterator[str]:
             f"what is watched is version {outcome.model.version}: check serving.source, or wait "
             "until the service has swapped."
         )
-    if pending and pending.state in ("no events", "window not full"):
-        yield (
-            f"{detail.get('waiting', 0):,} new predictions wait; the next check is made when there "
-            f"are {detail.get('needed', 0):,}."
-        )
-    if "reference too small" in (outcome.drift.state, pending.state if pending else ""):
+    if outcome.drift.state == "reference too small":
         yield (
             "The reference is too small for tests of drift: a window is a tenth of it and needs 30 "
             "rows. Train with 300 rows or more."
@@ -235,7 +238,7 @@ def about_groups(account: Account) -> str:
     return "How unusual rows are"
 
 
-def _clocks(detail: dict[str, object]) -> Iterator[str]:
+def _clocks(detail: Mapping[str, Any]) -> Iterator[str]:
     if future := detail.get("future"):
         yield (
             f"Clock skew: {future:,} predictions bear a time that has not come. They wait until it "
@@ -279,7 +282,7 @@ def _errors(account: Account) -> str:
 
 
 def _waiting(account: Account) -> str:
-    window = account.pending or account.drifts[-1] if account.drifts else None
+    window = account.outcome.drift if account.outcome else None
     version = account.outcome.model.version if account.outcome else ""
     if window is None or window.state == "no events":
         return f"No predictions of version {version} yet"
