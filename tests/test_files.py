@@ -10,14 +10,14 @@ EVERY = """
     .dockerignore .editorconfig .gitattributes .gitignore .pre-commit-config.yaml .python-version
     .github/ISSUE_TEMPLATE/bug.yml .github/PULL_REQUEST_TEMPLATE.md
     .github/actions/setup/action.yml .github/dependabot.yml .github/zizmor.yml
-    .github/release.sh .github/repository.py .github/settings.env.example .trivyignore.yaml
-    .github/workflows/ci.yml .github/workflows/publish.yml .github/workflows/release.yml
+    .github/monitor.sh .github/release.sh .github/repository.py .github/settings.env.example .trivyignore.yaml
+    .github/workflows/ci.yml .github/workflows/monitor.yml .github/workflows/publish.yml .github/workflows/release.yml
     .github/workflows/security.yml .github/workflows/site.yml docs/security.md
     CHANGELOG.md CONTRIBUTING.md Dockerfile LICENSE MLproject Makefile README.md compose.yaml
     data/raw/README.md data/raw/penguins.csv docs/architecture.md dvc.yaml params.yaml
     docs/index.md docs/site.css docs/runbooks/index.md docs/runbooks/not-ready.md
     docs/runbooks/roll-back.md docs/runbooks/rotate-secrets.md docs/runbooks/store.md
-    docs/runbooks/wrong-predictions.md
+    docs/runbooks/wrong-predictions.md docs/monitoring.md
     pyproject.toml zensical.toml
 """
 ADDED = {

@@ -60,7 +60,7 @@ def tell(account: Account, settings: Settings) -> Iterator[str]:
 
 def channels(settings: Alerts) -> Iterator[tuple[str, Send]]:
     """Return the ways that are set up, by name."""
-    if settings.webhook is not None:
+    if settings.webhook is not None and settings.webhook.get_secret_value():
         yield "webhook", lambda subject, body: _post(settings, subject, body)
     if settings.email_to:
         yield "email", lambda subject, body: _mail(settings, subject, body)

@@ -82,13 +82,13 @@ def facts(account: Account) -> dict[str, Any]:
 
 def markdown(account: Account, settings: Monitoring, told: Mapping[str, Any]) -> str:
     """Tell the same in Markdown, without any row: an issue may be public."""
-    parts = [f"**{text(told['headline'])}.**", sentences.NEXT[account.status]]
+    parts = [f"**{_quiet(told['headline'])}.**", sentences.NEXT[account.status]]
     if found := sentences.changes(account):
         lines = [
             [
                 code(each.finding.column),
-                text(each.title),
-                text(each.amount),
+                _quiet(each.title),
+                _quiet(each.amount),
                 text(_since(each, account.now)),
             ]
             for each in found
@@ -106,7 +106,7 @@ def markdown(account: Account, settings: Monitoring, told: Mapping[str, Any]) ->
         ]
         head = ["Metric", "Now", "95 % interval", "Held-out rows"]
         parts.append(table(head, rows))
-    parts += [f"- {text(note)}" for note in told["notes"]]
+    parts += [f"- {_quiet(note)}" for note in told["notes"]]
     version = f" of version {code(told['version'])}" if told["version"] else ""
     parts.append(
         f"Looked at {sentences.moment(account.now, account.now).removesuffix(' today')}, "
@@ -483,6 +483,11 @@ def _rows(
             for i in chosen
         ],
     }
+
+
+def _quiet(value: str) -> str:
+    """Write text that calls nobody, whatever it holds."""
+    return text(value).replace("@", "@\N{ZERO WIDTH SPACE}")
 
 
 def _code(categories: Sequence[str], name: str) -> float:

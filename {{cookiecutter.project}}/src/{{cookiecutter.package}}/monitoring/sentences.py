@@ -91,7 +91,7 @@ def headline(account: Account) -> str:
     more = f", and {others} more column{'s' if others > 1 else ''} changed," if others else ""
     if outcome.status == "suspected":
         return _capital(f"{first.title}{more} in one check: not confirmed yet")
-    since = f" since {moment(first.since, account.now)}" if first.since else ""
+    since = f" since {moment(first.since, account.now)}" if first.since is not None else ""
     return _capital(f"{first.title}{more}{since}; confirmed in {first.checks} checks")
 
 

@@ -39,7 +39,7 @@ class Tool:
 
 TOOLS = {
     "evidently": Tool(
-        ("evidently==0.7.23", "pandas==3.0.6", "pyarrow==25.0.0"),
+        ("evidently==0.7.23", "pandas==3.0.6", "pyarrow==25.0.1"),
         """
 import sys
 import pandas
@@ -50,7 +50,7 @@ Report([DataDriftPreset()]).run(window, reference).save_html(sys.argv[3])
 """,
     ),
     "popmon": Tool(
-        ("popmon==1.4.12", "pandas==2.3.3", "pyarrow==25.0.0"),
+        ("popmon==1.4.12", "pandas==2.3.3", "pyarrow==25.0.1"),
         """
 import sys
 import pandas, popmon
