@@ -12,12 +12,14 @@ import pandas as pd
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from {{ cookiecutter.package }} import artifacts, bundle, registry, release, stages
+from {{ cookiecutter.package }} import artifacts, bundle, checks, registry, release, stages
+from {{ cookiecutter.package }}.checks import Finding, Look, Model, Window
 from {{ cookiecutter.package }}.contract import Column, Contract, Target
 from {{ cookiecutter.package }}.events import Event
 from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.outcome import Outcome
 from {{ cookiecutter.package }}.settings import Settings
+from {{ cookiecutter.package }}.store import opened
 
 ROWS = 240
 UNTIL_BUNDLE = ("snapshot", "contract", "prepare", "train", "evaluate", "package")
@@ -198,8 +200,8 @@ def desk(history, tmp_path, monkeypatch) -> Desk:
     return Desk(tmp_path, Path(shutil.copyfile(history, tmp_path / "mlflow.db")))
 
 
-@pytest.fixture
-def opened():
+@pytest.fixture(name="opened")
+def opened_registry():
     """The function that opens the store of some settings, for one look into it."""
 
     def look(settings, what):
@@ -303,3 +305,30 @@ def made_event() -> Callable[..., Event]:
         return Event(**event | parts)
 
     return make
+
+
+@pytest.fixture
+def judge(address) -> Callable[[str], int]:
+    """The function that has a monitor find the model steady, drifting or degraded."""
+
+    def find(status: str) -> int:
+        model, more = Model("Garden", "0123456789ab"), status == "drift"
+        leaves = Finding("leaves", "shape", 0.4, 1e-9, more, 1000, "higher")
+        bed = Finding("bed", "unseen", 0.0, 1.0, False, 1000, "same")
+        loss = Finding("(loss)", "loss", 0.1, 1e-6, status == "degraded", 320, "higher", 0.05)
+        performed = Window(model, "performance", "checked", 320, 320, findings=(loss,))
+        performed = replace(performed, alarm=loss.alarm, confirmed=loss.alarm)
+        performed = replace(performed, detail={"labelled": 320})
+        drifted = Window(model, "drift", "checked", 1000, 1000, 1.0, 2.0, "a", more, more)
+        drifted = replace(drifted, findings=(leaves, bed), detail={"untested": {"note": "gone"}})
+        with opened(address) as store:
+            for window in (drifted, performed):
+                with store.reading() as connection:
+                    known = checks.read(connection, model, window.kind, 1)
+                checks.write(store, window, known[-1].id if known else None)
+            waits = {"state": "window not full", "detail": {"waiting": 7, "late": 2}}
+            checks.looked(store, Look(model, status, waits, {"state": "checked", "detail": {}}))
+            with store.reading() as connection:
+                return [window.id for window in checks.current(connection)][status == "degraded"]
+
+    return find

@@ -18,6 +18,7 @@ from {{ cookiecutter.package }}.monitoring.account import Account, failed
 from {{ cookiecutter.package }}.monitoring.monitor import Outcome
 
 MODEL = Model("Garden", "1")
+LOGIN = {"user": "monitor", "password": "geheim"}
 HIGHER = Finding("height", "shape", 0.3, 1e-9, True, 100, "higher")
 
 
@@ -122,7 +123,8 @@ def story(settings_with, tmp_path, monkeypatch, hook):
     address = f"sqlite:///{tmp_path}/store.db"
 
     class Story:
-        sections = {"events": {"store": address}, "alerts": {"webhook": hook.address}}
+        def __init__(self):
+            self.sections = {"events": {"store": address}, "alerts": {"webhook": hook.address}}
 
         def look(self, alarm, confirmed=False, model=MODEL):
             settings = settings_with(**self.sections)
@@ -133,7 +135,8 @@ def story(settings_with, tmp_path, monkeypatch, hook):
                 with opened.reading() as connection:
                     before = checks.read(connection, model, "drift", 1)
                 window = Window(
-                    **vars(window) | {"findings": findings}
+                    **vars(window)
+                    | {"findings": findings}
                     | {"detail": {"confirmed": [streak] if confirmed else []}}
                 )
                 written = checks.write(opened, window, before[-1].id if before else None)
@@ -159,9 +162,7 @@ def texts(hook):
     return [content["text"].splitlines()[0] for _, content in hook.got]
 
 
-BEGAN = (
-    "*Garden: height is higher than in training since 00:00 UTC today; confirmed in 2 checks*"
-)
+BEGAN = "*Garden: height is higher than in training since 00:00 UTC today; confirmed in 2 checks*"
 OVER = "*Garden: the drift is over*"
 
 
@@ -268,7 +269,7 @@ def by_mail(story, post, **smtp):
 def test_a_letter_is_encrypted(story, post, certificate):
     """STARTTLS comes before the password and the letter."""
     post.certificate = certificate
-    by_mail(story, post, user="monitor", password="geheim", sender="monitor@garden.example")
+    by_mail(story, post, **LOGIN, sender="monitor@garden.example")
     story.look(True, confirmed=True)
     ((secure, letter),) = post.letters
     assert secure
@@ -280,7 +281,7 @@ def test_a_letter_is_encrypted(story, post, certificate):
 
 def test_no_letter_goes_out_in_the_clear(story, post):
     """A server without STARTTLS gets neither letter nor password, unless the settings allow it."""
-    by_mail(story, post, user="monitor", password="geheim")
+    by_mail(story, post, **LOGIN)
     (said,) = story.look(True, confirmed=True)
     assert said.startswith("warning: email did not get ")
     assert said.endswith("STARTTLS extension not supported by server.")

@@ -13,7 +13,7 @@ from {{ cookiecutter.package }}.monitoring import drift, report, rounds, sentenc
 from {{ cookiecutter.package }}.monitoring.account import Account
 from {{ cookiecutter.package }}.monitoring.monitor import Outcome, Subject
 from {{ cookiecutter.package }}.monitoring.windows import Events, columns
-from {{ cookiecutter.package }}.reference import LOSS, PREDICTION, SCORE, sample
+from {{ cookiecutter.package }}.reference import LOSS, PREDICTION, sample
 
 NOW = 1_795_359_600.0  # 2026-11-22, 15:00 UTC
 MODEL = Model("Garden", "0123456789ab")
@@ -115,7 +115,17 @@ def errors(loss=0.25, confirmed=True):
     detail |= {"metrics": {"accuracy": 0.75}, "intervals": {"accuracy": [0.7, 0.8]}}
     found = (Finding(LOSS, "loss", loss - 0.05, 1e-6, True, 400, "more errors", 0.15),)
     return Window(
-        MODEL, "performance", "checked", 400, 400, 0.0, NOW, "x", True, confirmed, found,
+        MODEL,
+        "performance",
+        "checked",
+        400,
+        400,
+        0.0,
+        NOW,
+        "x",
+        True,
+        confirmed,
+        found,
         detail | {"trained": {"accuracy": 0.95}},
     )
 

@@ -270,6 +270,29 @@ def monitor(
         rounds.look(settings, say)
 
 
+@app.command()
+def dispatch(params: Params = PARAMS) -> None:
+    """Have GitHub start retraining, if drift or degradation is confirmed; once a cooldown."""
+    settings = _settings(params)
+    from . import dispatch as dispatching
+
+    repository = dispatching.Repository.from_environment()
+    _say("dispatch", dispatching.dispatch(settings, repository).told)
+
+
+@app.command()
+def relay(
+    params: Params = PARAMS,
+    host: Annotated[str, typer.Option("--host", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="On which port.")] = 9095,
+) -> None:
+    """Do the same whenever Alertmanager says that something is wrong."""
+    settings = _settings(params)
+    from .relay import serve as relay_forever
+
+    relay_forever(settings, host, port)
+
+
 @events.command("ingest")
 def ingest_events(
     params: Params = PARAMS,

@@ -73,6 +73,12 @@ class ViewerError(ProjectError):
     exit_code = 15
 
 
+class DispatchError(ProjectError):
+    """GitHub cannot be asked to start retraining."""
+
+    exit_code = 13
+
+
 class StoppedError(ProjectError):
     """Ctrl-C ended a command that goes on when it is run again; the shell's code for it."""
 

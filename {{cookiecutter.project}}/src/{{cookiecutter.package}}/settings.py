@@ -188,6 +188,12 @@ class Alerts(Section):
     smtp: Smtp = Smtp()
 
 
+class Retraining(Section):
+    """What is done about drift and degradation that are confirmed."""
+
+    cooldown_hours: float = Field(default=24, ge=0)
+
+
 class Settings(BaseSettings):
     """All sections of params.yaml."""
 
@@ -211,6 +217,7 @@ class Settings(BaseSettings):
     events: Events = Events()
     monitoring: Monitoring = Monitoring()
     alerts: Alerts = Alerts()
+    retraining: Retraining = Retraining()
 
     @classmethod
     def settings_customise_sources(

@@ -23,8 +23,6 @@ CHANGES = {
     "narrower": "varies less",
     "another shape": "is spread in another way",
 }
-# What is told of a shift: the first of these that moved.
-SHARES = {"half": 0.5, "three in four": 0.75, "one in four": 0.25, "95 %": 0.95, "5 %": 0.05}
 NEXT = {
     "waiting": "Nothing is to be done.",
     "steady": "Nothing is to be done.",
@@ -161,19 +159,26 @@ def amount(account: Account, finding: Finding) -> str:
         return f"{now} of the rows; {before} before"
     shown = spelled(account, finding.column)
     if finding.change in ("higher", "lower"):
-        ends = {
-            words: [shown(float(np.quantile(each, 1 - share))) for each in (given, known)]
-            for words, share in SHARES.items()
-        }
-        moved = (words for words, (now, before) in ends.items() if now != before)
-        words = next(moved, "half")
-        now, before = ends[words]
-        return f"{words} of the values are above {now}; before, above {before}"
-    now, before = (
-        " to ".join(shown(float(end)) for end in np.quantile(each, (0.25, 0.75)))
-        for each in (given, known)
-    )
-    return f"the middle half is {now}; before, {before}"
+        now, before = (shown(float(np.median(each))) for each in (given, known))
+        if now != before:
+            return f"half of the values are above {now}; before, above {before}"
+    elif finding.change in ("wider", "narrower"):
+        now, before = (
+            " to ".join(shown(float(end)) for end in np.quantile(each, (0.25, 0.75)))
+            for each in (given, known)
+        )
+        if now != before:
+            return f"the middle half is {now}; before, {before}"
+    return _apart(given, known, shown)
+
+
+def _apart(given: Matrix, known: Matrix, shown: Callable[[float], str]) -> str:
+    """Say where both distribution functions are farthest apart."""
+    places = np.unique(np.concatenate([given, known]))
+    below = [np.searchsorted(np.sort(each), places, "right") / len(each) for each in (given, known)]
+    worst = int(np.abs(below[0] - below[1]).argmax())
+    now, before = (percent(round(float(each[worst]), 3)) for each in below)
+    return f"{now} of the values are {shown(float(places[worst]))} or less; before, {before}"
 
 
 def columns(account: Account) -> dict[str, tuple[Sample, Matrix]]:
@@ -306,9 +311,10 @@ def _steady(account: Account) -> str:
 def _scored(account: Account, change: str) -> str:
     contract = account.watched.contract if account.watched else None
     if contract is not None and contract.classes:
-        said = {"higher": "is surer of its answers", "lower": "is less sure of its answers"}
-        way = said.get(change, f"is as sure in another way ({change})")
-        return f"the model {way} than on the held-out rows"
+        said = {"higher": "surer", "lower": "less sure"}
+        if change in said:
+            return f"the model is {said[change]} of its answers than on the held-out rows"
+        return f"how sure the model is of its answers {CHANGES[change]} than on the held-out rows"
     said = {"higher": "lie farther from", "lower": "lie closer to"}
     if change in said:
         return f"rows {said[change]} what is usual than in training"
