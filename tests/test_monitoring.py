@@ -211,3 +211,45 @@ def test_the_workflow(runner, default_project, api, tmp_path):
     ((path, event, payload),) = api.got
     assert ("/repos/Your-Org/Penguins/dispatches", "retrain") == (path, event)
     assert ("degraded", version) == (payload["reason"], payload["version"])
+
+
+def test_a_viewer_without_a_registry(default_project, tmp_path):
+    """What cannot be installed is said in a line, and nothing half-installed is taken for it."""
+    code = (
+        "from pathlib import Path; from penguins.monitoring import viewers; "
+        "viewers.shutil.which = lambda name: None; "
+        "viewers._environment(Path('popmon'), viewers.TOOLS['popmon'])"
+    )
+    run = subprocess.run(
+        [default_project / ".venv/bin/python", "-c", code],
+        cwd=tmp_path,
+        env=environment(PIP_INDEX_URL="http://127.0.0.1:9/", PIP_RETRIES="0", PIP_FIND_LINKS=""),
+        capture_output=True,
+        text=True,
+    )
+    said = "cannot install popmon==1.4.12 into popmon, which takes a package registry: ERROR: "
+    assert f"ViewerError: {said}" in run.stderr
+    assert not (tmp_path / "popmon/installed.txt").exists()
+
+
+@pytest.mark.skipif("VIEWERS" not in os.environ, reason="VIEWERS is not set: takes minutes")
+@pytest.mark.parametrize("tool", ["evidently", "popmon"])
+def test_a_viewer(default_project, tmp_path, tool):
+    """The tool is really installed, and shows a window of the project's own rows."""
+    code = f"""
+import numpy, pandas
+from pathlib import Path
+from penguins.monitoring import viewers
+tool, folder = viewers.TOOLS[{tool!r}], Path({tool!r})
+python = viewers._environment(folder, tool)
+rows = pandas.read_parquet({str(default_project / "data/train.parquet")!r})
+rows = rows[["island", "body_mass_g", "bill_depth_mm"]]
+rows.insert(0, viewers.MOMENT, pandas.date_range("2026-01-01", periods=len(rows), freq="s"))
+for name in ("reference", "window"):
+    rows.to_parquet(folder / f"{{name}}.parquet", index=False)
+data = [folder / "reference.parquet", folder / "window.parquet"]
+viewers._run([python, "-c", tool.program, *data, "made.html"], "failed")
+"""
+    words = [default_project / ".venv/bin/python", "-c", code]
+    subprocess.run(words, cwd=tmp_path, env=environment(), check=True)
+    assert "body_mass_g" in (tmp_path / "made.html").read_text()

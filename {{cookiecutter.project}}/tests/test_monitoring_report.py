@@ -9,7 +9,7 @@ import pytest
 from {{ cookiecutter.package }}.checks import Finding, Model, Window
 from {{ cookiecutter.package }}.contract import Column, Contract, Target
 from {{ cookiecutter.package }}.errors import StoreError
-from {{ cookiecutter.package }}.monitoring import drift, report, rounds, sentences
+from {{ cookiecutter.package }}.monitoring import drift, page, report, rounds, sentences
 from {{ cookiecutter.package }}.monitoring.account import Account
 from {{ cookiecutter.package }}.monitoring.monitor import Outcome, Subject
 from {{ cookiecutter.package }}.monitoring.windows import Events, columns
@@ -194,7 +194,7 @@ def test_every_state_in_one_sentence(look, status, parts, headline):
     settings, account = look(status=status, **parts)
     told = report.facts(account)
     assert headline == told["headline"]
-    assert f"<h1>{headline}</h1>" in report.build(account, settings, told)
+    assert f"<h1>{headline}</h1>" in page.build(account, settings, told)
     assert report.markdown(account, settings.monitoring, told).startswith(f"**{headline}.**\n")
 
 
@@ -214,7 +214,7 @@ def test_what_limits_a_look_is_said(look, detail, words):
     settings, account = look(detail=detail)
     told = report.facts(account)
     assert any(words in note for note in told["notes"])
-    assert words in report.build(account, settings, told)
+    assert words in page.build(account, settings, told)
 
 
 def test_values_from_outside_are_only_text(look):
@@ -222,27 +222,27 @@ def test_values_from_outside_are_only_text(look):
     rows = [row | {"bed": NASTY} if i % 4 else row for i, row in enumerate(generated(100, 1))]
     settings, account = look(rows)
     told = report.facts(account)
-    page = report.build(account, settings, told)
+    html = page.build(account, settings, told)
     written = report.markdown(account, settings.monitoring, told)
-    for text in (page, written):
+    for text in (html, written):
         assert "&lt;script&gt;alert(1)" in text
         assert "<script" not in text
     assert not re.search(r"@all|\[x\]", written)
-    assert not re.search(r"url\(|@import|https?://|\ssrc=", page)
+    assert not re.search(r"url\(|@import|https?://|\ssrc=", html)
 
 
 def test_examples_show_the_change_and_nobody(look):
     """The rows that changed most are shown, never whom they are about; none where none shall be."""
     rows = higher()
     settings, account = look(rows)
-    shown = report._examples(account, settings, sentences.changes(account))
+    shown = page._examples(account, settings, sentences.changes(account))
     tallest = sorted((row["height"] for row in rows), reverse=True)[:5]
     assert tallest == [row["values"][0] for row in shown["rows"]]
     assert ["height", "bed", "planted"] == shown["columns"]
     none = settings.model_copy(
         update={"monitoring": settings.monitoring.model_copy(update={"examples": 0})}
     )
-    assert 'id="examples"' not in report.build(account, none, report.facts(account))
+    assert 'id="examples"' not in page.build(account, none, report.facts(account))
 
 
 def test_markdown_has_no_row(look):
@@ -256,9 +256,9 @@ def test_markdown_has_no_row(look):
 def test_an_estimate_is_labelled_as_blind(look):
     """What is estimated without truths says that it cannot see concept drift."""
     settings, account = look(status="steady")
-    page = " ".join(report.build(account, settings, report.facts(account)).split())
-    assert "<b>90 %</b> of this window's answers are right" in page
-    assert "cannot see that the world changed" in page
+    html = " ".join(page.build(account, settings, report.facts(account)).split())
+    assert "<b>90 %</b> of this window's answers are right" in html
+    assert "cannot see that the world changed" in html
 
 
 def test_a_store_that_is_away(road, settings_with, tmp_path, monkeypatch):
@@ -286,3 +286,20 @@ def test_a_look_at_nothing(each_road, monkeypatch, tmp_path):
     told = json.loads(report.FACTS.read_text(encoding="utf-8"))
     assert ("waiting", version) == (told["status"], told["version"])
     assert said[0].startswith(f"waiting, version {version}")
+
+
+def test_watching_goes_on_after_an_error(settings_with, tmp_path, monkeypatch):
+    """What cannot be reached now may be there the next time; Ctrl-C ends it."""
+    monkeypatch.chdir(tmp_path)
+    turns = []
+
+    def pause(seconds):
+        turns.append(seconds)
+        if len(turns) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds.time, "sleep", pause)
+    said = []
+    rounds.watch(settings_with(), 60, said.append)
+    assert ["error", "error", "stopped"] == [line.partition(":")[0] for line in said]
+    assert [60, 60] == turns
