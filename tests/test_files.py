@@ -10,8 +10,9 @@ EVERY = """
     .dockerignore .editorconfig .gitattributes .gitignore .pre-commit-config.yaml .python-version
     .github/ISSUE_TEMPLATE/bug.yml .github/PULL_REQUEST_TEMPLATE.md
     .github/actions/setup/action.yml .github/dependabot.yml .github/zizmor.yml
-    .github/monitor.sh .github/release.sh .github/repository.py .github/settings.env.example .trivyignore.yaml
-    .github/workflows/ci.yml .github/workflows/monitor.yml .github/workflows/publish.yml .github/workflows/release.yml
+    .github/monitor.sh .github/release.sh .github/repository.py .github/settings.env.example
+    .trivyignore.yaml .github/workflows/monitor.yml
+    .github/workflows/ci.yml .github/workflows/publish.yml .github/workflows/release.yml
     .github/workflows/security.yml .github/workflows/site.yml docs/security.md
     CHANGELOG.md CONTRIBUTING.md Dockerfile LICENSE MLproject Makefile README.md compose.yaml
     data/raw/README.md data/raw/penguins.csv docs/architecture.md dvc.yaml params.yaml

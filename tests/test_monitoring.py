@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -149,11 +150,18 @@ def api():
     thread.join()
 
 
+def words(line):
+    """Read the words of a call of gh."""
+    return " ".join(json.loads(line)["argv"])
+
+
 def fill(project, store, wrong):
     """Put 400 predictions with their truths into a new store; so many are wrong."""
-    words = [project / ".venv/bin/python", "-m", "penguins", "events", "migrate"]
     subprocess.run(
-        words, cwd=project, env=environment(APP_EVENTS__STORE=f"sqlite:///{store}"), check=True
+        [project / ".venv/bin/python", "-m", "penguins", "events", "migrate"],
+        cwd=project,
+        env=environment(APP_EVENTS__STORE=f"sqlite:///{store}"),
+        check=True,
     )
     card = json.loads((project / "bundle/card.json").read_text())
     now = time.time() - 600
@@ -188,7 +196,7 @@ def test_the_workflow(runner, default_project, api, tmp_path):
     run = runner.act("monitor.yml", "schedule")
     assert (0, {"monitor": "success"}) == (run.code, run.jobs), run.text[-3000:]
     assert "set the secret EVENTS_STORE of the environment monitoring" in run.text
-    assert not calls.exists()
+    assert ["auth token"] == list(map(words, calls.read_text().splitlines()))  # by act itself
 
     store = tmp_path / "store.db"
     fill(default_project, store, wrong=200)
@@ -211,6 +219,16 @@ def test_the_workflow(runner, default_project, api, tmp_path):
     ((path, event, payload),) = api.got
     assert ("/repos/Your-Org/Penguins/dispatches", "retrain") == (path, event)
     assert ("degraded", version) == (payload["reason"], payload["version"])
+
+    away = {"EVENTS_STORE": "postgresql://zoe:geheim@127.0.0.1:9/events"}
+    shutil.rmtree(runner.folder / "artifacts")
+    run = runner.act("monitor.yml", "schedule", there, secrets=away)
+    assert ({"monitor": "failure"}, {("monitor", "make monitor")}) == (run.jobs, run.failed)
+    title = json.loads(calls.read_text().splitlines()[-1])["argv"][3]
+    assert title.startswith(
+        "The monitor could not look: events.store: postgresql+psycopg://zoe:***@"
+    )
+    assert 1 == len(api.got)
 
 
 def test_a_viewer_without_a_registry(default_project, tmp_path):
