@@ -17,7 +17,7 @@ from runner import STANDINS, TOOLS
 
 RUN = "https://github.com/zoe/penguins/actions/runs/7"
 HEADLINE = "height is higher than in training since 14:05 UTC today; confirmed in 2 checks"
-BLIND = "The monitor could not look: events.store: it is away"
+BLIND = "The monitor could not look"
 LISTING = ["issue", "list", "--label", "monitoring", "--state", "open", "--limit", "1"]
 LISTING += ["--json", "number,title", "--jq", ".[] | [.number, .title] | @tsv"]
 

@@ -203,7 +203,7 @@ def test_looking_again_tells_nothing_new(story, hook):
 def test_a_channel_that_fails_is_tried_again(story, hook, post):
     """One line says so; the others are told, and not told again when it gets its own."""
     story.sections["alerts"] |= {
-        "email_to": ["ada@garden.example"],
+        "email_to": ["ada@localhost"],
         "smtp": {"host": "127.0.0.1", "port": post.server_address[1], "starttls": False},
     }
     hook.status = 503
@@ -263,19 +263,19 @@ def certificate(tmp_path, monkeypatch):
 def by_mail(story, post, **smtp):
     """Have messages sent by this server alone."""
     own = {"host": "localhost", "port": post.server_address[1], **smtp}
-    story.sections["alerts"] = {"email_to": ["ada@garden.example"], "smtp": own}
+    story.sections["alerts"] = {"email_to": ["ada@localhost"], "smtp": own}
 
 
 def test_a_letter_is_encrypted(story, post, certificate):
     """STARTTLS comes before the password and the letter."""
     post.certificate = certificate
-    by_mail(story, post, **LOGIN, sender="monitor@garden.example")
+    by_mail(story, post, **LOGIN, sender="monitor@localhost")
     story.look(True, confirmed=True)
     ((secure, letter),) = post.letters
     assert secure
     assert post.login is not None
     assert BEGAN.strip("*") == letter["Subject"]
-    assert ("monitor@garden.example", "ada@garden.example") == (letter["From"], letter["To"])
+    assert ("monitor@localhost", "ada@localhost") == (letter["From"], letter["To"])
     assert "- height is higher than in training" in letter.get_content()
 
 

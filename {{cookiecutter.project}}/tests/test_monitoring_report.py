@@ -273,8 +273,11 @@ def test_a_store_that_is_away(road, settings_with, tmp_path, monkeypatch):
     told = json.loads(report.FACTS.read_text(encoding="utf-8"))
     assert ("failed", None) == (told["status"], told["version"])
     assert "unable to open database file" in told["error"]
-    assert "<h1>The monitor could not look: " in report.PAGE.read_text(encoding="utf-8")
-    assert report.MARKDOWN.read_text(encoding="utf-8").startswith("**The monitor could not look: ")
+    html = report.PAGE.read_text(encoding="utf-8")
+    written = report.MARKDOWN.read_text(encoding="utf-8")
+    assert "<h1>The monitor could not look</h1>" in html
+    assert written.startswith("**The monitor could not look.**")
+    assert all("unable to open database file" in text for text in (html, written))
 
 
 def test_a_look_at_nothing(each_road, monkeypatch, tmp_path):

@@ -127,7 +127,7 @@ def _blind(account: Account, ways: dict[str, Send]) -> Iterator[str]:
     """Tell each channel once that nobody looks."""
     known = _remembered()
     subject = f"{account.project}: the monitor could not look"
-    body = f"{sentences.headline(account)}.\n\n{sentences.NEXT['failed']}"
+    body = f"{account.error}.\n\n{sentences.NEXT['failed']}"
     for channel, send in ways.items():
         if channel not in known:
             failure = _try(send, subject, body)

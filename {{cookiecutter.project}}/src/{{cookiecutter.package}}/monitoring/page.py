@@ -101,9 +101,7 @@ def _described(account: Account, found: Sequence[Change]) -> list[dict[str, Any]
         if column in described:
             described[column]["changes"].append(
                 {
-                    "title": each.title[:1].upper() + each.title[1:]
-                    if column in PSEUDO
-                    else each.title,
+                    "title": sentences.capital(each.title),
                     "amount": each.amount,
                     "since": since(each, account.now),
                     "confirmed": each.confirmed,

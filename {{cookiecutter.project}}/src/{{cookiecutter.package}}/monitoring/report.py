@@ -75,7 +75,7 @@ def markdown(account: Account, settings: Monitoring, told: Mapping[str, Any]) ->
         lines = [
             [
                 code(each.finding.column),
-                _quiet(each.title),
+                _quiet(sentences.capital(each.title)),
                 _quiet(each.amount),
                 text(since(each, account.now)),
             ]

@@ -74,7 +74,7 @@ def headline(account: Account) -> str:
     """Say in one sentence how things stand."""
     outcome = account.outcome
     if outcome is None:
-        return f"The monitor could not look: {account.error}"
+        return "The monitor could not look"
     if outcome.status == "degraded":
         return _errors(account)
     if outcome.status == "waiting":
@@ -88,9 +88,9 @@ def headline(account: Account) -> str:
     others = len({each.finding.column for each in found} - {first.finding.column})
     more = f", and {others} more column{'s' if others > 1 else ''} changed," if others else ""
     if outcome.status == "suspected":
-        return _capital(f"{first.title}{more} in one check: not confirmed yet")
+        return capital(f"{first.title}{more} in one check: not confirmed yet")
     since = f" since {moment(first.since, account.now)}" if first.since is not None else ""
-    return _capital(f"{first.title}{more}{since}; confirmed in {first.checks} checks")
+    return capital(f"{first.title}{more}{since}; confirmed in {first.checks} checks")
 
 
 def changes(account: Account) -> list[Change]:
@@ -206,6 +206,7 @@ def notes(account: Account) -> Iterator[str]:
     """Say everything else that a reader has to know to trust what is told."""
     outcome = account.outcome
     if outcome is None:
+        yield f"{account.error}."
         return
     detail = outcome.drift.detail
     if outcome.overtaken:
@@ -305,7 +306,7 @@ def _steady(account: Account) -> str:
         told.append(f"no drift in the last {drifted.events:,} predictions")
     if performed and performed.state == CHECKED:
         told.append(f"no more errors than on the held-out rows in {performed.rows:,} with a truth")
-    return _capital(" and ".join(told))
+    return capital(" and ".join(told))
 
 
 def _scored(account: Account, change: str) -> str:
@@ -338,7 +339,7 @@ def _share(chosen: npt.NDArray[np.bool_]) -> float:
     return float(chosen.mean()) if len(chosen) else 0.0
 
 
-def _capital(text: str) -> str:
-    # Names of columns are left as they are written.
+def capital(text: str) -> str:
+    """Begin a sentence with a capital letter, unless it begins with the name of a column."""
     first = text.split(" ", 1)[0]
     return text[:1].upper() + text[1:] if first in ("the", "no", "rows", "how") else text
