@@ -14,7 +14,7 @@ unexport VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV
 
 .DEFAULT_GOAL := help
 .PHONY: help install test lint locks demo bench bench-batch bench-drift bench-pipeline bench-search \
-	bench-serving bench-deploy bench-stages clean
+	bench-monitors bench-serving bench-deploy bench-stages clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ bench-deploy: .venv/.installed ## Measure a push until it serves in production, 
 
 bench-drift: .venv/.installed ## Measure false alarms, power and delay of drift, on simulated streams
 	@$(RUN)python -m benchmarks.drift
+
+bench-monitors: .venv/.installed ## Measure monitoring tools side by side, on the same streams, 20 minutes
+	@$(RUN)python -m benchmarks.monitors
 
 bench-pipeline: .venv/.installed ## Measure the pipeline: all of it, after a change, with nothing to do
 	@$(RUN)python -m benchmarks.pipeline

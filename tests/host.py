@@ -122,7 +122,10 @@ class Host:
 
     def _popen(self, command, log, port):
         with (self.folder / log).open("ab") as file:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+            # As on a hardened host: nobody else may read what is made, unless it says so.
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, umask=0o077
+            )
         self.running.append(process)
         wait(lambda: process.poll() is not None or listens(port), 20, f"{log}: nothing listens")
         assert process.poll() is None, (self.folder / log).read_text()

@@ -67,7 +67,11 @@ def test_drift_is_measured(default_project):
         assert re.search(rf"^\| {columns} \|({cell}){{4}}$", done.stdout, re.MULTILINE)
     waited = r"^\| 5 % missing .* \|( [\d,]+ \(\d+\.\d\d ± \d+\.\d\d\) \|){3}$"
     assert re.search(waited, done.stdout, re.MULTILINE)
+    for name in ("1 %", "10 %", "20 %", "30 %", "numbers"):
+        cells = r"( \d+\.\d\d ± \d+\.\d\d \|){3}$"
+        assert re.search(rf"^\| {name} \|{cells}", done.stdout, re.MULTILINE)
     assert re.search(r"peak memory \d+ MB \(≤ 300 wanted\)", done.stdout)
+    assert re.search(r"store \(SQLite\) of 2,000 events, .* \d+ ms of CPU", done.stdout)
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk: sudo apt install wrk")

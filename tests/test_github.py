@@ -94,7 +94,6 @@ def hub(project, tmp_path):
 
 FROM_MAIN = {"protected_branches": False, "custom_branch_policies": True}
 MAIN = {"name": "main", "type": "branch"}
-APPROVED = {"deployment_branch_policy": FROM_MAIN, "reviewers": [{"type": "User", "id": 7}]}
 RULESET = {
     "name": "main",
     "target": "branch",
@@ -132,13 +131,13 @@ def test_a_new_repository(hub):
     code, _, warnings = hub.run()
     assert (0, "") == (code, warnings)
     at, of = "repos/Ada/penguins", "--repo Ada/penguins --env"
+    names = ("monitoring", "production", "registry", "staging")
     environments = {
-        f"PUT {at}/environments/production --input -": APPROVED,
-        f"PUT {at}/environments/registry --input -": {"deployment_branch_policy": FROM_MAIN},
-        f"PUT {at}/environments/staging --input -": {"deployment_branch_policy": FROM_MAIN},
+        f"PUT {at}/environments/{name} --input -": {"deployment_branch_policy": FROM_MAIN}
+        for name in names
     } | {
         f"POST {at}/environments/{name}/deployment-branch-policies --input -": MAIN
-        for name in ("production", "registry", "staging")
+        for name in names
     }
     hosts = "penguins.example ssh-ed25519 AAAA="
     values = {
@@ -193,7 +192,8 @@ def test_a_new_repository(hub):
 def test_a_second_run(hub):
     """What is there is updated by its id, and what somebody added to it stays."""
     approvers = [{"type": "Team", "reviewer": {"id": 40}}]
-    rules = [{"type": "wait_timer", "wait_timer": 5}, {"reviewers": approvers}]
+    waits = {"type": "wait_timer", "wait_timer": 5}
+    rules = [waits, {"prevent_self_review": True, "reviewers": approvers}]
     policies = {"branch_policies": [{"name": "main"}]}
     rulesets = [{"id": 41, "name": "others"}, {"id": 42, "name": "main"}]
     there = {
@@ -215,6 +215,7 @@ def test_a_second_run(hub):
     assert RULESET == made["PUT repos/Ada/penguins/rulesets/42 --input -"]
     assert {
         "wait_timer": 5,
+        "prevent_self_review": True,
         "reviewers": [{"type": "Team", "id": 40}],
         "deployment_branch_policy": FROM_MAIN,
     } == made["PUT repos/Ada/penguins/environments/production --input -"]
@@ -252,9 +253,9 @@ def test_secrets_stay_secret(hub, words):
 def test_what_the_plan_has_not(hub):
     """A refused part is a warning that is said again at the end, and the rest is set up."""
     refuse = {"code": 1, "err": "gh: Upgrade to GitHub Enterprise (HTTP 422)\n"}
-    no_approval = {"call": "--method PUT .*environments/production --input", **refuse, "times": 1}
+    no_environment = {"call": "--method PUT .*environments/production --input", **refuse}
     no_scanning = {"call": "private-vulnerability-reporting", **refuse}
-    hub.answers([no_approval, no_scanning, *NEW])
+    hub.answers([no_environment, no_scanning, *NEW])
     code, _, warnings = hub.run()
     assert 0 == code
     assert [
@@ -263,10 +264,9 @@ def test_what_the_plan_has_not(hub):
         "Not set in Ada/penguins, by its plan or your rights in it: "
         "environment production; private reports of flaws",
     ] == warnings.splitlines()
-    path = "repos/Ada/penguins/environments/production"
-    bodies = [json.loads(sent) for call, sent in hub.calls if f"PUT {path} " in call]
-    assert [APPROVED, {"deployment_branch_policy": FROM_MAIN}] == bodies
-    assert f"POST {path}/deployment-branch-policies --input -" in dict(hub.changes)
+    policies = "POST repos/Ada/penguins/environments/{}/deployment-branch-policies --input -"
+    made = [policies.format(name) in dict(hub.changes) for name in ("production", "staging")]
+    assert [False, True] == made
     assert "POST repos/Ada/penguins/pages --input -" in dict(hub.changes)
 
 
@@ -411,6 +411,23 @@ def test_what_the_workflows_read(tmp_path, deploy):
     assert {("secrets", "MLFLOW_TRACKING_URI")} >= read - explained
     assert set() == explained - read
     assert len(listed) == len(re.findall(r"^#?[A-Z_]+=", example, re.M))
+
+
+@pytest.mark.parametrize("deploy", ["ssh", "kubernetes", "none"])
+def test_what_the_pages_set(tmp_path, deploy):
+    """Commands on the project's pages set a value where its workflows look for it."""
+    project = generate(tmp_path, deploy=deploy)
+    example = (project / ".github/settings.env.example").read_text()
+    about = r"^# (variable|secret)(?: of ([a-z, ]+))?: .+\n#?([A-Z_]+)=@?$"
+    places = {
+        (kind, name): set(where.split(", ")) if where else {""}
+        for kind, where, name in re.findall(about, example, re.M)
+    }
+    text = "\n".join(page.read_text() for page in project.glob("docs/**/*.md"))
+    command = r"gh (variable|secret) set ([A-Z_]+)(?: --env ([a-z]+))?"
+    found = {each for each in re.findall(command, text) if each[1] != "NAME"}
+    assert found
+    assert [] == [each for each in sorted(found) if each[2] not in places[each[:2]]]
 
 
 def test_nothing_has_to_be_filled_in_where_nothing_is_deployed(tmp_path):

@@ -267,7 +267,6 @@ class Target:
             "PATH": f"{self.home / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(self.home),
             "CI": "true",
-            "PACKAGE": "penguins",
             "ENVIRONMENT": "staging",
             "DEPLOY_CREDENTIAL": self.cluster.kubeconfig(),
             "REGISTRY": "registry.example",

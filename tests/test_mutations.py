@@ -107,6 +107,18 @@ KIT_FAULTS = {
         'if self.dry and "--input" in words:',
         "test_github.py::test_a_dry_run_changes_nothing",
     ),
+    "a job that failed cannot run again": (
+        f"{TEMPLATE}/.github/workflows/deploy.yml",
+        "          overwrite: true\n",
+        "",
+        "test_static.py::test_jobs_can_run_again[template]",
+    ),
+    "a page sets a secret where no workflow looks": (
+        f"{TEMPLATE}/docs/runbooks/rotate-secrets.md",
+        "REGISTRY_PASSWORD --env registry",
+        "REGISTRY_PASSWORD",
+        "test_github.py::test_what_the_pages_set[none]",
+    ),
 }
 
 PROJECT_FAULTS = {

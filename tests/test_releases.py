@@ -199,7 +199,7 @@ def hub(runner, monkeypatch):
 
 
 def test_propose(hub):
-    """Features make a pull request of one commit on main, renewed while it is open, with CI."""
+    """Features make a pull request of one commit on main, whose checks wait for approval."""
     hub.runner.git("commit", "--quiet", "--allow-empty", "--message=feat: B")
     main = hub.runner.git("rev-parse", "HEAD")
     run = hub.run()
@@ -212,13 +212,11 @@ def test_propose(hub):
     listing = ["pr", "list", "--head", "release", "--base", "main", "--state", "open"]
     listing += ["--json", "number", "--jq", ".[].number"]
     create = ["pr", "create", "--head", "release", "--base", "main", "--title", "bump: v0.2.0"]
-    checks = ["workflow", "run", "ci.yml", "--ref", "release"]
     notes = "\n### Feat\n\n- B\n"
     assert [
         (["auth", "setup-git"], None),
         (listing, None),
         ([*create, "--body-file", "-"], notes),
-        (checks, None),
     ] == hub.calls
 
 
@@ -262,7 +260,7 @@ def test_a_pull_request_that_is_open_is_renewed(project, tmp_path):
     notes = "\n### Feat\n\n- B\n\n### Fix\n\n- A\n"
     calls = [json.loads(line) for line in (gh / "calls.jsonl").read_text().splitlines()]
     renew = "api --method PATCH repos/{owner}/{repo}/pulls/12 --field title=bump: v0.2.0"
-    assert [(f"{renew} --field body=@-", notes), ("workflow run ci.yml --ref release", None)] == [
+    assert [(f"{renew} --field body=@-", notes)] == [
         (" ".join(call["argv"]), call["stdin"]) for call in calls[2:]
     ]
 

@@ -521,12 +521,22 @@ def test_settings(first, deploy, target):
     assert 0 == deploy("deploy", "first", APP_SETTINGS="APP_SERVING__MAX_CONCURRENT=5").code
     assert 0 == deploy("deploy", "second").code
     assert "APP_SERVING__MAX_CONCURRENT=5\n" == live.read_text()
+    # A file put into the secret ends with a newline, which is no other setting.
+    said = deploy("deploy", "second", APP_SETTINGS="APP_SERVING__MAX_CONCURRENT=5\n")
+    assert "serves Penguins second already\n" in said.text
     assert 0 == deploy("deploy", "second", APP_SETTINGS="APP_SERVING__MAX_CONCURRENT=6").code
     assert 0 == deploy("rollback").code
     assert "APP_SERVING__MAX_CONCURRENT=5\n" == live.read_text()
     assert 0 == deploy("deploy", "second", APP_SETTINGS="# none").code
     (name,) = target.containers("staging")
     assert "MAX_CONCURRENT" not in engine.docker("inspect", name)
+
+
+def test_caddy_sees_the_colour(first, target):
+    """However the host keeps new files from others, Caddy's user sees which colour is live."""
+    live = target.site("staging") / "live"
+    (colour,) = [*live.glob("blue"), *live.glob("green")]
+    assert ["755", "644"] == [f"{path.stat().st_mode & 0o777:o}" for path in (live, colour)]
 
 
 @pytest.mark.parametrize("moment", ["made", "started", "switched", "connection"])

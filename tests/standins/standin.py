@@ -70,8 +70,11 @@ def cache(inputs):
 
 
 def upload_artifact(inputs):
-    """Keep a file, or the content of a folder."""
+    """Keep a file, or the content of a folder; a job that runs again has to say that it may."""
     source, kept = WORKSPACE / inputs["path"], ARTIFACTS / inputs["name"]
+    if kept.exists() and inputs["overwrite"] != "true":
+        sys.exit("(409) Conflict: an artifact with this name already exists on the workflow run")
+    shutil.rmtree(kept, ignore_errors=True)
     if source.is_dir() and any(source.iterdir()):
         shutil.copytree(source, kept)
     elif source.is_file():

@@ -170,7 +170,7 @@ def said(run):
 
 
 def log_in():
-    """Return the user whom gh is logged in as.
+    """See that gh is there, and somebody logged in.
 
     Raises
     ------
@@ -184,7 +184,6 @@ def log_in():
         raise SetupError(4, "error: gh is not logged in: gh auth login")
     if run.returncode:
         raise SetupError(7, f"error: {said(run)}")
-    return json.loads(run.stdout)
 
 
 class Repository:
@@ -247,27 +246,19 @@ class Repository:
         return run.returncode == 0
 
 
-def make_environment(repository, name, user):
-    """Let an environment be used from main alone, and production only by somebody's approval."""
+def make_environment(repository, name):
+    """Let an environment be used from main alone; who approves and how long it waits stay."""
     path = f"environments/{name}"
-    rules = repository.ask(path).get("protection_rules", [])
-    # What the request leaves out is taken away.
-    waits = [rule["wait_timer"] for rule in rules if "wait_timer" in rule]
-    body = {"wait_timer": waits[0]} if waits else {}
-    reviewers = [
-        {"type": one["type"], "id": one["reviewer"]["id"]}
-        for rule in rules
-        for one in rule.get("reviewers", [])
-    ]
-    if name == "production":
-        reviewers = reviewers or [{"type": "User", "id": user["id"]}]
     only_main = {"protected_branches": False, "custom_branch_policies": True}
-    body |= {"deployment_branch_policy": only_main}
-    with_reviewers = body | ({"reviewers": reviewers} if reviewers else {})
-    made = repository.change(f"environment {name}", "PUT", path, with_reviewers)
-    if not made and reviewers:
-        # Private repositories have reviewers in GitHub Enterprise only.
-        made = repository.change(f"environment {name}, without approval", "PUT", path, body)
+    body = {"deployment_branch_policy": only_main}
+    # What the request leaves out is taken away.
+    for rule in repository.ask(path).get("protection_rules", []):
+        body |= {key: rule[key] for key in ("wait_timer", "prevent_self_review") if key in rule}
+        if "reviewers" in rule:
+            body["reviewers"] = [
+                {"type": one["type"], "id": one["reviewer"]["id"]} for one in rule["reviewers"]
+            ]
+    made = repository.change(f"environment {name}", "PUT", path, body)
     policies = f"{path}/deployment-branch-policies"
     found = repository.ask(policies).get("branch_policies", [])
     if made and "main" not in [policy["name"] for policy in found]:
@@ -309,11 +300,11 @@ def main(arguments):
     if unknown := set(arguments) - {"--dry-run"}:
         raise SetupError(2, f"error: unknown: {' '.join(sorted(unknown))}; there is --dry-run")
     settings = list(known_settings())
-    user = log_in()
+    log_in()
     assigned = assign(settings)
     repository = Repository(dry=bool(arguments))
     for name in sorted({place for one in settings for place in one.places}):
-        make_environment(repository, name, user)
+        make_environment(repository, name)
     for setting, place, value in assigned:
         repository.set(setting, place, value)
     protect(repository)

@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 umask 077
 export -n DEPLOY_CREDENTIAL APP_SETTINGS REGISTRY_PASSWORD SMOKE_KEY # not for what is run here
+PACKAGE=${PACKAGE:-$(basename ../src/*)}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

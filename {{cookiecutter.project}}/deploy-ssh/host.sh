@@ -13,6 +13,7 @@
 # takes away, so a deployment may be killed at any moment.
 set -euo pipefail
 shopt -s inherit_errexit nullglob
+umask 022 # Caddy, another user, has to see which colour is live
 
 verb=$1
 site=$2
@@ -166,6 +167,7 @@ point() {
 deploy() {
     local name colour=blue port live
     live=$(release)
+    settings=$(printf '%s' "$settings") # as a file's are read: without newlines at the end
     [[ -n $settings || -z $live ]] || settings=$(cat live/settings.env)
     if [[ -n $live && $image == $(cat live/image) && $settings == $(cat live/settings.env) ]]; then
         smoke "$live"
@@ -219,7 +221,7 @@ status() {
 
 begin() {
     exec 9>lock
-    flock --wait 300 9 || fail 12 "another deployment of $site is under way since 5 minutes"
+    flock --wait 300 9 || fail 12 "another deployment of $site has been under way for 5 minutes"
     require_target
     trap end EXIT
     settle

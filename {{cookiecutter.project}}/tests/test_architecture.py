@@ -20,7 +20,7 @@ LAYERS = [
     {"search", "release"},
     {"report"},
     {"stages", "serving"},
-    {"retrieval", "site", "monitoring", "relay"},
+    {"retrieval", "site", "monitoring", "labels", "relay"},
     {"summary"},
     {"cli"},
     {"__main__"},

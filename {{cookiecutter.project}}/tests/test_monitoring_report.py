@@ -12,7 +12,7 @@ from {{ cookiecutter.package }}.errors import StoreError
 from {{ cookiecutter.package }}.monitoring import drift, page, report, rounds, sentences
 from {{ cookiecutter.package }}.monitoring.account import Account
 from {{ cookiecutter.package }}.monitoring.monitor import Outcome, Subject
-from {{ cookiecutter.package }}.monitoring.windows import Events, columns
+from {{ cookiecutter.package }}.monitoring.windows import Events, Place, columns
 from {{ cookiecutter.package }}.reference import LOSS, PREDICTION, sample
 
 NOW = 1_795_359_600.0  # 2026-11-22, 15:00 UTC
@@ -51,9 +51,9 @@ def generated(rows, seed=0):
 
 def events(rows, labels=()):
     """These rows as events of the last hour, all answered with yes."""
-    moments = NOW - 3600 + np.arange(len(rows), dtype=float)
+    places = [Place(NOW - 3600 + i, f"{i}") for i in range(len(rows))]
     said = [{"prediction": "yes", "probabilities": {"no": 0.1, "yes": 0.9}} for _ in rows]
-    return Events(rows, said, np.full(len(rows), 0.9), None, moments, list(labels), None)
+    return Events(places, rows, said, np.full(len(rows), 0.9), None, list(labels))
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def look(settings_with):
     """The function that looks at rows, and at truths where errors are given."""
     settings = settings_with(events={"entity": "owner"})
     first = events(generated(1000))
-    held, _ = columns(first, CONTRACT, ())
+    held, _ = columns(first, CONTRACT, (), None)
     groups = {"bed": ("Nord", "Süd"), "owner": ("Ada", "Eve"), PREDICTION: ("no", "yes")}
     held[PREDICTION] = np.ones(1000)
     samples = [sample(name, groups.get(name), values) for name, values in held.items()]
@@ -70,7 +70,7 @@ def look(settings_with):
 
     def account(rows=None, status="drift", detail=None, performed=None, **parts):
         seen = events(generated(100, 1) if rows is None else rows)
-        values, _ = columns(seen, CONTRACT, watched.samples)
+        values, _ = columns(seen, CONTRACT, watched.samples, None)
         found = drift.check(samples[:-1], values, settings.monitoring)
         confirmed = status in ("drift", "degraded")
         streaks = [
@@ -91,7 +91,8 @@ def look(settings_with):
             confirmed,
             found.findings,
             {"drifted": list(found.drifted), "confirmed": streaks, "untested": {}, **(detail or {})}
-            | {"waiting": 3, "needed": 50, "estimated": 0.9},
+            | {"waiting": 3, "needed": 50, "estimated": 0.9}
+            | {"examples": [str(i) for i in drift.examples(found, values, 5)]},
             7,
         )
         drifted = parts.pop("drifted", drifted)

@@ -11,7 +11,7 @@ from {{ cookiecutter.package }}.errors import SettingsError, ViewerError
 from {{ cookiecutter.package }}.monitoring import viewers
 from {{ cookiecutter.package }}.monitoring.account import Account
 from {{ cookiecutter.package }}.monitoring.monitor import Outcome, Subject
-from {{ cookiecutter.package }}.monitoring.windows import Events
+from {{ cookiecutter.package }}.monitoring.windows import Events, Place
 from {{ cookiecutter.package }}.reference import PREDICTION, sample
 
 MODEL = Model("Garden", "1")
@@ -40,8 +40,8 @@ def checked(monkeypatch, tmp_path):
         sample(PREDICTION, ("no", "yes"), np.array([0.0, 1.0])),
     )
     rows = [{"height": 5.0, "bed": "S"}, {"height": None, "bed": "W"}, {"height": 6.0, "bed": None}]
-    moments = np.array([10.0, 20.0, 30.0])
-    events = Events(rows, [{}] * 3, np.full(3, np.nan), None, moments, [], None)
+    places = [Place(10.0, "a"), Place(20.0, "b"), Place(30.0, "c")]
+    events = Events(places, rows, [{}] * 3, np.full(3, np.nan), None, [])
     window = Window(MODEL, "drift", "checked", 3)
     outcome = Outcome(MODEL, "steady", window, Window(MODEL, "performance", "no truths"))
     watched = Subject(MODEL, contract, samples, {}, Path())

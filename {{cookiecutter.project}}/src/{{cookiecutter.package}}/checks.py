@@ -1,11 +1,11 @@
 """Checks: what monitoring found, kept in the store and read from there by all who tell of it."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import msgspec
 import sqlalchemy as sa
 
 from .store import Store, monitor_action, monitor_check, monitor_look, monitor_window
@@ -160,7 +160,7 @@ def write(store: Store, window: Window, after: int | None) -> Window | None:
             "rows": window.rows,
             "alarm": window.alarm,
             "confirmed": window.confirmed,
-            "detail": json.dumps(window.detail),
+            "detail": _json(window.detail),
         }
         inserted = sa.insert(monitor_window).values(row).returning(table.id)
         number = connection.execute(inserted).scalar_one()
@@ -196,7 +196,7 @@ def looked(store: Store, look: Look) -> Look:
         "model_version": look.model.version,
         "ts": now,
         "status": look.status,
-        "detail": json.dumps({kind: dict(getattr(look, kind)) for kind in KINDS}),
+        "detail": _json({kind: getattr(look, kind) for kind in KINDS}),
     }
     statement = store.insert(monitor_look).values(row)
     same = [monitor_look.c.model_name, monitor_look.c.model_version]
@@ -252,7 +252,7 @@ def claim(store: Store, key: str, kind: str, detail: Mapping[str, Any]) -> bool:
 
     Of several processes that claim the same key at once, one is told True.
     """
-    row = {"key": key, "ts": time.time(), "kind": kind, "detail": json.dumps(detail)}
+    row = {"key": key, "ts": time.time(), "kind": kind, "detail": _json(detail)}
     with store.writing() as connection:
         statement = store.insert(monitor_action).values(row).on_conflict_do_nothing()
         return bool(connection.execute(statement).rowcount)
@@ -310,6 +310,11 @@ def _windows(connection: sa.Connection, chosen: sa.Select[Any], findings: bool) 
             )
         )
     return [replace(each, findings=tuple(by_window.get(each.id or 0, ()))) for each in found]
+
+
+def _json(detail: Mapping[str, Any]) -> str:
+    # What is not a number becomes null: JSON has no NaN, and PostgreSQL refuses it.
+    return msgspec.json.encode(detail).decode()
 
 
 def _row(finding: Finding, window: Window, number: int, now: float) -> dict[str, Any]:

@@ -367,6 +367,24 @@ def migrate_events(params: Params = PARAMS) -> None:
         typer.echo(f"the tables of the store are of revision {REVISION}")
 
 
+labels = typer.Typer(no_args_is_help=True, help="Tell what turned out to be true.")
+app.add_typer(labels, name="labels")
+
+
+@labels.command("import")
+def import_labels(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV or Parquet: prediction_id, label and more.")
+    ],
+    params: Params = PARAMS,
+) -> None:
+    """Record what is true of predictions; the same file again changes nothing."""
+    settings = _settings(params)
+    from . import labels as truths
+
+    _say("labels", str(truths.read(settings, source)))
+
+
 keys = typer.Typer(no_args_is_help=True, help="The API keys of the service (serving.keys).")
 app.add_typer(keys, name="keys")
 

@@ -22,7 +22,7 @@ from .store import Store, opened
 EVENT = "retrain"
 API = "https://api.github.com"
 # Started from here, or by whoever retrains without being asked.
-STARTED = ("dispatch", "retraining")
+STARTED = ("dispatch", "retrain")
 REASONS = ("drift", "degraded")
 TIMEOUT_SECONDS = 10
 HOUR = 3600
@@ -37,7 +37,7 @@ class Repository:
     Attributes
     ----------
     name : str
-        Its owner and name, such as ``your-org/penguins``.
+        Its owner and name, such as ``octo-org/octo-repo``.
     token : str
         May write its contents.
     api : str

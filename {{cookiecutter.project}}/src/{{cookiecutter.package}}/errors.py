@@ -76,7 +76,7 @@ class ViewerError(ProjectError):
 class DispatchError(ProjectError):
     """GitHub cannot be asked to start retraining."""
 
-    exit_code = 13
+    exit_code = 14
 
 
 class StoppedError(ProjectError):

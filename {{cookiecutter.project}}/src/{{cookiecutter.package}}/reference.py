@@ -5,7 +5,6 @@ says is kept of held-out rows alone, as it is too sure of the rows that it was f
 """
 
 import io
-import json
 import zlib
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bundle import SAMPLE
-from .contract import Contract, Label
+from .contract import Contract, Label, spelled
 from .encoding import UNSEEN, Matrix
 from .errors import BundleError
 
@@ -154,7 +153,8 @@ def _inflation(scores: Matrix, entities: Positions) -> float:
 def codes(categories: Sequence[str], labels: Iterable[Label | None]) -> Matrix:
     """Return the codes of what a model said: NaN for None, -1 for what it did not say before."""
     known = {name: float(code) for code, name in enumerate(categories)} | {None: np.nan}
-    return np.array([known.get(_spelled(label), UNSEEN) for label in labels], dtype=float)
+    names = (label if label is None else spelled(label) for label in labels)
+    return np.array([known.get(name, UNSEEN) for name in names], dtype=float)
 
 
 def stored(samples: Sequence[Sample]) -> bytes:
@@ -201,7 +201,3 @@ def read(bundle: Path, contract: Contract) -> tuple[Sample, ...]:
         raise BundleError(f"{path} not found: train again, or set serving.bundle") from error
     except (ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise BundleError(f"{path} is damaged: {error}") from error
-
-
-def _spelled(label: Label | None) -> str | None:
-    return label if label is None or isinstance(label, str) else json.dumps(label)

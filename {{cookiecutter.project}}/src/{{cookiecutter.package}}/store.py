@@ -25,6 +25,8 @@ FAILED = 400
 LOCK = 0x6D6C6F7073
 DELETED_AT_ONCE = 1000
 PARAMETERS = 1000
+# Below it every whole number has a float of its own.
+LARGE = 2**53
 
 metadata = MetaData()
 
@@ -46,6 +48,7 @@ prediction_event = Table(
     Column("latency_ms", Double, nullable=False),
     Column("status", Integer, nullable=False),
     Index("prediction_event_ts", "ts"),
+    Index("prediction_event_model", "model_name", "model_version", "role", "ts", "prediction_id"),
 )
 
 ground_truth = Table(
@@ -57,6 +60,7 @@ ground_truth = Table(
     Column("observed_at", Double),
     Column("received_at", Double, nullable=False),
     Column("source", Text),
+    Index("ground_truth_received", "received_at"),
 )
 
 monitor_check = Table(
@@ -271,16 +275,19 @@ class Store:
         """
         truth, ids = ground_truth.c, sorted({each["prediction_id"] for each in truths})
         said: dict[str, list[tuple[Any, ...]]] = {}
-        recorded, fresh, now = [], [], time.time()
+        recorded, fresh = [], []
         columns = (truth.prediction_id, truth.label, truth.observed_at, truth.source)
         with self.writing(alone=True) as connection:
+            # Taken when nobody else records: what is committed later has come later.
+            now = time.time()
             for some in pieces(ids):
                 chosen = sa.select(*columns).where(truth.prediction_id.in_(some))
                 for name, label, *rest in connection.execute(chosen.order_by(truth.revision)):
-                    said.setdefault(name, []).append((msgspec.json.encode(label).decode(), *rest))
+                    said.setdefault(name, []).append((_said(label), *rest))
             for each in truths:
                 known = said.setdefault(each["prediction_id"], [])
-                content = (each["label"], each["observed_at"], each["source"])
+                label = _said(msgspec.json.decode(each["label"]))
+                content = (label, each["observed_at"], each["source"])
                 if content in known:
                     recorded.append((known.index(content) + 1, False))
                     continue
@@ -364,6 +371,13 @@ def _url(address: str) -> sa.URL:
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise StoreError(f"events.store: no driver ({error}); expected {FORMS}") from error
     return url
+
+
+def _said(label: Any) -> str:
+    """Return a label as JSON; a number has one spelling, as SQLite makes 7 of 7.0."""
+    if isinstance(label, float) and label.is_integer() and abs(label) < LARGE:
+        label = int(label)
+    return msgspec.json.encode(label).decode()
 
 
 def _as_is(text: str) -> str:

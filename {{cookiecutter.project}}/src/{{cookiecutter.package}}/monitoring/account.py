@@ -1,6 +1,7 @@
 """The account of a look: what a monitor found, and what is needed to tell and to draw it."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from .. import checks
@@ -9,7 +10,7 @@ from ..errors import ProjectError
 from ..settings import Settings
 from ..store import opened
 from . import windows
-from .monitor import Outcome, Subject, subject
+from .monitor import RECENT, Outcome, Subject, kept, subject
 from .windows import Events, Place
 
 # Checks that a timeline shows.
@@ -33,6 +34,8 @@ class Account:
         None where what is served cannot be read.
     drifts, performances : tuple of Window
         The last ones that were checked, the oldest first.
+    kept : collection of str or None
+        Columns that the store keeps of an event; None for all.
     events, labelled : Events or None
         Of the last checked window; the newest with a truth.
     """
@@ -44,6 +47,7 @@ class Account:
     watched: Subject | None = None
     drifts: tuple[Window, ...] = ()
     performances: tuple[Window, ...] = ()
+    kept: Collection[str] | None = None
     events: Events | None = None
     labelled: Events | None = None
 
@@ -64,6 +68,7 @@ def collect(settings: Settings, outcome: Outcome, now: float | None = None) -> A
         Where what is served cannot be read.
     """
     model, labelled, events = outcome.model, None, None
+    watched = subject(settings)
     with opened(settings.events.store) as store, store.reading() as connection:
         drifts, performances = (
             tuple(checks.read(connection, model, kind, SHOWN)) for kind in checks.KINDS
@@ -72,15 +77,17 @@ def collect(settings: Settings, outcome: Outcome, now: float | None = None) -> A
         if last.state == CHECKED and last.last is not None and last.last_id is not None:
             events = windows.read(connection, model, Place(last.last, last.last_id), last.events)
         if outcome.performance.state == CHECKED:
-            labelled = windows.labelled(connection, model, outcome.performance.events)
+            truths = windows.truths(connection, model, RECENT * settings.monitoring.window)
+            labelled = windows.labelled(connection, truths, outcome.performance.events)
     moment = time.time() if now is None else now
     return Account(
         moment,
         settings.project.name,
         outcome,
-        watched=subject(settings),
+        watched=watched,
         drifts=drifts,
         performances=performances,
+        kept=kept(settings.events, watched.contract),
         events=events,
         labelled=labelled,
     )

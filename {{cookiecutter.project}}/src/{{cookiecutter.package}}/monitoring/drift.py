@@ -154,6 +154,25 @@ def check(
     return Check("checked", events, len(rows), tests, findings, untested)
 
 
+def examples(found: Check, window: Mapping[str, Matrix], most: int) -> list[int]:
+    """Return the positions of events that show what is least likely of a check.
+
+    Those that lack the value or have an unseen one, or have the largest values, or the smallest;
+    the last ones where that does not tell, or nothing is an alarm.
+    """
+    alarms = sorted((each for each in found.findings if each.alarm), key=_urgency)
+    shown: Matrix = np.zeros(found.events)
+    if alarms:
+        values = window[alarms[0].column]
+        shown = {
+            "more missing": np.isnan(values).astype(float),
+            "more unseen": (values == UNSEEN).astype(float),
+            "higher": np.nan_to_num(values, nan=-np.inf),
+            "lower": np.nan_to_num(-values, nan=-np.inf),
+        }.get(alarms[0].change, shown)
+    return [int(i) for i in np.argsort(shown[::-1], kind="stable")[::-1][:most]]
+
+
 def streaks(history: Sequence[tuple[float, Sequence[str]]]) -> tuple[Streak, ...]:
     """Say which columns drift now, and since when.
 

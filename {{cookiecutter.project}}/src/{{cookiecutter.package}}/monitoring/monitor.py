@@ -1,19 +1,19 @@
 """The monitor: looks at the events that came since it looked last, and says how things stand."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from .. import bundle, checks, contract, reference
-from ..checks import CHECKED, Finding, Look, Model, Status, Window
+from ..checks import CHECKED, Look, Model, Status, Window
 from ..contract import Contract
-from ..reference import LOSS, Sample
+from ..reference import LOSS, WINDOWS, Sample
 from ..serving import source
-from ..settings import Monitoring, Settings
+from ..settings import Events, Monitoring, Settings
 from ..store import Store, opened
 from . import drift, performance, windows
 from .windows import Place
@@ -22,6 +22,9 @@ from .windows import Place
 MOST_WINDOWS = 100
 # Of a history, from which streaks are told.
 REMEMBERED = 1000
+# Of the truths that came last, in windows: the newest events among them are looked at.
+RECENT = 10
+EXAMPLES = 5
 SLICES = 5
 
 
@@ -115,15 +118,15 @@ def monitor(
     watched = subject(settings)
     moment = time.time() if now is None else now
     with opened(settings.events.store) as store:
-        drifted = _Drift(store, watched, settings.monitoring, moment)
-        fresh, overtaken = drifted.run(progress or (lambda window: None))
-        performed, since, more = _performance(store, watched, settings.monitoring)
-        status = _status(drifted.verdict, performed)
-        look = Look(watched.model, status, _told(drifted.look), _told(since))
-        if not overtaken:
-            checks.looked(store, look)
+        drifted = _Drift(store, watched, settings, moment)
+        waiting, fresh, overtaken = drifted.run(progress or (lambda window: None))
+        unlabelled, more, also = _performance(store, watched, settings.monitoring)
+        look = Look(watched.model, "waiting", _told(waiting), _told(unlabelled))
         with store.reading() as connection:
-            return _outcome(connection, look, fresh + more, overtaken)
+            found = _outcome(connection, look, fresh + more, overtaken or also)
+        if not found.overtaken:
+            checks.looked(store, replace(look, status=found.status))
+    return found
 
 
 def current(settings: Settings) -> Outcome | None:
@@ -137,230 +140,271 @@ def _outcome(
     connection: sa.Connection, look: Look, fresh: int = 0, overtaken: bool = False
 ) -> Outcome:
     drifted, performed = (checks.verdict(connection, look, kind) for kind in checks.KINDS)
-    return Outcome(look.model, look.status, drifted, performed, fresh, overtaken)
+    # The store names examples alone, so that what is erased there is erased here as well.
+    rows = windows.rows(connection, drifted.detail.get("examples", ()))
+    drifted = replace(drifted, detail={**drifted.detail, "examples": rows})
+    status = _status(drifted, performed)
+    return Outcome(look.model, status, drifted, performed, fresh, overtaken)
 
 
 def _told(window: Window) -> dict[str, Any]:
+    """Return what a look found besides windows that were checked."""
     return {"state": window.state, "detail": {} if window.state == CHECKED else window.detail}
 
 
 def explain(outcome: Outcome) -> str:
-    """Say how things stand, in one line and one more for each confirmed finding."""
+    """Say how things stand, in one line and one more for each alarm and each oddity."""
     drifted, performed = outcome.drift, outcome.performance
-    told = [f"{outcome.status}, version {outcome.model.version}: events {_state(drifted)}"]
-    told.append(f"truths {_state(performed)}")
-    lines = ["; ".join(told)]
-    since = {streak["column"]: streak["since"] for streak in outcome.streaks}
+    lines = [
+        f"{outcome.status}, version {outcome.model.version}; "
+        f"drift: {_state(drifted, 'events')}; performance: {_state(performed, 'truths')}"
+    ]
+    since = {streak["column"] for streak in outcome.streaks}
     for finding in (*drifted.findings, *performed.findings):
         if finding.alarm:
             counted = finding.column in since or (finding.kind == "loss" and performed.confirmed)
             state = "confirmed" if counted else "not confirmed yet"
             lines.append(f"  {finding.column}: {finding.change} by {finding.score:.3g}, {state}")
-    return "\n".join(lines)
+    lines += [f"  {column}: not tested, {why}" for column, why in _untested(drifted)]
+    return "\n".join([*lines, *(f"  {each}" for each in _oddities(drifted.detail))])
 
 
-def _state(window: Window) -> str:
-    waiting = window.detail.get("waiting", window.detail.get("labelled", 0))
-    needed = window.detail.get("needed")
+def _state(window: Window, what: str) -> str:
     if window.state == CHECKED:
-        return f"checked ({window.events:,})"
+        return f"{window.events:,} {what} checked"
+    needed, waiting = window.detail.get("needed"), window.detail.get("waiting", 0)
     return f"{window.state} ({waiting:,} of {needed:,})" if needed else window.state
+
+
+def _untested(window: Window) -> list[tuple[str, str]]:
+    return list(window.detail.get("untested", {}).items())
+
+
+def _oddities(detail: Mapping[str, Any]) -> Iterator[str]:
+    if number := detail.get("future"):
+        yield f"{number:,} events bear a time that has not come: a clock is wrong"
+    if number := detail.get("late"):
+        yield f"{number:,} events came after their window was checked: see settle_seconds"
+    if number := detail.get("skipped"):
+        yield f"{number:,} events were passed over: the monitor had not run for long"
+    if other := detail.get("other"):
+        yield f"the newest event is of version {other['version']}, not of what is served here"
 
 
 class _Drift:
     """The windows of events, from the place where they were left."""
 
-    def __init__(self, store: Store, watched: Subject, settings: Monitoring, now: float) -> None:
-        self.store, self.watched, self.settings, self.now = store, watched, settings, now
+    def __init__(self, store: Store, watched: Subject, settings: Settings, now: float) -> None:
+        self.store, self.watched, self.settings = store, watched, settings.monitoring
+        self.kept = kept(settings.events, watched.contract)
+        self.now, self.until = now, now - settings.monitoring.settle_seconds
         self.samples = [each for each in watched.samples if each.name != LOSS]
-        self.size = drift.window_size(self.samples, settings)
-        self.step = drift.step_size(self.samples, settings)
-        with store.reading() as connection:
-            known = checks.read(connection, watched.model, "drift", REMEMBERED, findings=False)
-        self.known = known
-        self.look = Window(watched.model, "drift", "no events")
+        self.size = drift.window_size(self.samples, self.settings)
+        self.step = drift.step_size(self.samples, self.settings)
+        self.known: list[Window] = []
 
-    @property
-    def verdict(self) -> Window:
-        """The last window that was checked; the last look where none ever was."""
-        return self.known[-1] if self.known else self.look
+    def run(self, progress: Callable[[Window], None]) -> tuple[Window, int, bool]:
+        """Check all that is complete.
 
-    def run(self, progress: Callable[[Window], None]) -> tuple[int, bool]:
-        """Check all that is complete; return how many windows, and whether another was faster."""
-        fresh = 0
+        Returns
+        -------
+        look : Window
+            Why no more was checked.
+        fresh : int
+            Windows that were.
+        overtaken : bool
+            Whether another monitor was faster; it goes on with what this one has left.
+        """
+        model, fresh = self.watched.model, 0
+        with self.store.reading() as connection:
+            self.known = checks.read(connection, model, "drift", REMEMBERED, findings=False)
+            after, skipped = self._begin(connection)
         while True:
             with self.store.reading() as connection:
-                self.look = self._next(connection)
-            if self.look.state != CHECKED:
-                return fresh, False
-            after = self.known[-1].id if self.known else None
-            written = checks.write(self.store, self.look, after)
+                events = self._next(connection, after)
+                if events is None:
+                    return self._waiting(connection), fresh, False
+            window = self._check(events, skipped)
+            written = checks.write(self.store, window, self.known[-1].id if self.known else None)
             if written is None:
-                return fresh, True
+                return window, fresh, True
             self.known.append(written)
+            after, skipped = events.places[-1], 0
             fresh += 1
             progress(written)
 
-    def _next(self, connection: sa.Connection) -> Window:
-        """Look at the next window, or say why there is none yet."""
-        model, until = self.watched.model, self.now - self.settings.settle_seconds
-        before = self.known[-1] if self.known else None
-        after = _place(before)
-        waiting = windows.count(connection, model, after, until)
-        detail: dict[str, Any] = {"waiting": waiting}
-        if ahead := windows.future(connection, model, self.now):
-            detail["future"] = ahead
-        if before and (late := self._late(connection, before)):
-            detail["late"] = late
-        if self.size < drift.LEAST_ROWS:
-            return Window(model, "drift", "reference too small", waiting, detail=detail)
-        if (skipped := waiting - MOST_WINDOWS * self.step) > 0 and before:
-            after = windows.place(connection, model, after, skipped, until)
-            detail["skipped"] = skipped
-        place = windows.place(connection, model, after, self.step if before else self.size, until)
-        if place is None:
-            return self._incomplete(connection, waiting, detail)
-        events = windows.read(connection, model, place, self.size)
-        if len(events) < self.size:
-            # Older ones were deleted meanwhile.
-            missing = self.size - len(events)
-            place = windows.place(connection, model, place, missing, until)
-            if place is None:
-                return self._incomplete(connection, waiting, detail)
-            events = windows.read(connection, model, place, self.size)
-        return self._checked(events, place, detail)
+    def _begin(self, connection: sa.Connection) -> tuple[Place | None, int]:
+        """Return the place behind which to look, and how many events are passed over for it."""
+        model = self.watched.model
+        after = _end(self.known[-1]) if self.known else None
+        far = windows.place_before(connection, model, MOST_WINDOWS * self.step, self.until)
+        skipped = windows.passed(connection, model, after, far) if far else 0
+        return (far, skipped) if skipped else (after, 0)
 
-    def _checked(self, events: windows.Events, place: Place, detail: dict[str, Any]) -> Window:
-        columns, new = windows.columns(events, self.watched.contract, self.samples)
+    def _next(self, connection: sa.Connection, after: Place | None) -> windows.Events | None:
+        """Read the next window; return None where events are missing for it."""
+        if self.size < drift.LEAST_ROWS:
+            return None
+        model, until = self.watched.model, self.until
+        place = windows.place(connection, model, after, self.step if after else self.size, until)
+        if place is None:
+            return None
+        events = windows.read(connection, model, place, self.size)
+        if len(events) == self.size:
+            return events
+        # Older ones were deleted meanwhile.
+        place = windows.place(connection, model, None, self.size, until)
+        return windows.read(connection, model, place, self.size) if place else None
+
+    def _check(self, events: windows.Events, skipped: int) -> Window:
+        agreed = self.watched.contract
+        columns, untested = windows.columns(events, agreed, self.samples, self.kept)
         found = drift.check(self.samples, columns, self.settings, events.entities)
-        untested = dict(found.untested) | dict.fromkeys(new, "new since the reference")
+        first, last = events.places[0], events.places[-1]
         history = [(each.last or 0.0, each.detail.get("drifted", ())) for each in self.known]
-        history.append((place.ts, found.drifted))
-        counted = drift.confirmed(history, self.settings)
-        named = [(each, "confirmed") for each in counted]
-        detail |= {
+        counted = drift.confirmed([*history, (last.ts, found.drifted)], self.settings)
+        detail: dict[str, Any] = {
             "drifted": list(found.drifted),
-            "confirmed": [vars(streak) for streak, _ in named],
-            "untested": untested,
+            "confirmed": [vars(streak) for streak in counted],
+            "untested": {**found.untested, **untested},
             "tests": found.tests,
-            "estimated": performance.estimated(self.watched.contract, events),
+            "estimated": performance.estimated(agreed, events),
+            "examples": [events.places[i].id for i in drift.examples(found, columns, EXAMPLES)],
+            "first_id": first.id,
         }
+        if skipped:
+            detail["skipped"] = skipped
         return Window(
             self.watched.model,
             "drift",
             found.state,
             found.events,
             found.rows,
-            float(events.moments[0]),
-            place.ts,
-            place.id,
+            first.ts,
+            last.ts,
+            last.id,
             found.alarm,
             bool(counted),
             found.findings,
             detail,
         )
 
-    def _incomplete(
-        self, connection: sa.Connection, waiting: int, detail: dict[str, Any]
-    ) -> Window:
-        """Say that events are missing; name the model that others are of."""
-        model = self.watched.model
-        newest = windows.newest(connection)
+    def _waiting(self, connection: sa.Connection) -> Window:
+        """Say which events wait for others, and what is odd about them."""
+        model, before = self.watched.model, self.known[-1] if self.known else None
+        detail: dict[str, Any] = {}
+        if ahead := windows.future(connection, model, self.now):
+            detail["future"] = ahead
+        if before and (late := self._late(connection, before)):
+            detail["late"] = late
+        newest = windows.newest(connection, self.now)
         if newest and newest != model:
             detail["other"] = vars(newest)
-        needed = self.step if self.known else self.size
-        detail["needed"] = needed
-        state = "window not full" if waiting or self.known else "no events"
+        if self.size < drift.LEAST_ROWS:
+            rows = max((len(sample.values) for sample in self.samples), default=0)
+            detail |= {"waiting": rows, "needed": drift.LEAST_ROWS * WINDOWS}
+            return Window(model, "drift", "reference too small", detail=detail)
+        after = _end(before) if before else None
+        waiting = windows.count(connection, model, after, self.until)
+        detail |= {"waiting": waiting, "needed": self.step if before else self.size}
+        state = "window not full" if waiting or before else "no events"
         return Window(model, "drift", state, waiting, detail=detail)
 
     def _late(self, connection: sa.Connection, before: Window) -> int:
         """Return how many events of the last window came after it was checked."""
-        if before.first is None:
+        end, first_id = _end(before), before.detail.get("first_id")
+        if end is None or before.first is None or first_id is None:
             return 0
-        place = _place(before)
-        since = Place(before.first, "")
-        held = windows.count(connection, before.model, since, before.last or 0.0)
-        beyond = windows.count(connection, before.model, place, before.last or 0.0)
-        return max(0, held - beyond - before.events)
+        begin = Place(before.first, first_id)
+        held = windows.count(connection, before.model, begin, end) + 1
+        return max(0, held - before.events)
 
 
-def _performance(
-    store: Store, watched: Subject, settings: Monitoring
-) -> tuple[Window, Window, int]:
+def kept(settings: Events, agreed: Contract) -> Collection[str]:
+    """Return the columns that are kept of an event."""
+    if settings.features is not None:
+        return settings.features
+    return [each.name for each in agreed.features if each.name != settings.entity]
+
+
+def _performance(store: Store, watched: Subject, settings: Monitoring) -> tuple[Window, int, bool]:
     """Check the newest labelled events, once enough truths came since the last check.
 
     Returns
     -------
-    verdict, look : Window
-        The last window that was checked, and what this look found.
+    look : Window
+        What was checked, or why nothing was.
     fresh : int
-        Windows that were checked now.
+        Windows that were checked.
+    overtaken : bool
+        Whether another monitor was faster.
     """
+    model, sample = watched.model, watched.sample(LOSS)
+    if sample is None:
+        return Window(model, "performance", "no target"), 0, False
     with store.reading() as connection:
-        before = checks.read(connection, watched.model, "performance", REMEMBERED, findings=False)
-        since = float(before[-1].detail.get("received", 0.0)) if before else 0.0
-        fresh, last = windows.received(connection, watched.model, since)
-        if before and fresh < (needed := min(settings.step, settings.labels)):
+        known = checks.read(connection, model, "performance", REMEMBERED, findings=False)
+        since = float(known[-1].detail["received"]) if known else 0.0
+        truths = windows.truths(connection, model, RECENT * settings.window)
+        fresh = sum(truth.received > since for truth in truths)
+        needed = min(settings.step, settings.labels) if known else settings.labels
+        if fresh < needed:
             detail = {"waiting": fresh, "needed": needed}
-            state = "too few truths since"
-            return before[-1], Window(watched.model, "performance", state, detail=detail), 0
-        events = windows.labelled(connection, watched.model, settings.window)
-    losses = performance.losses(watched.contract, events)
-    found = performance.check(watched.sample(LOSS), losses, events.entities, settings)
-    window = _labelled(watched, events, losses, found, before, last, settings)
+            state = "too few truths" if fresh or known else "no truths"
+            return Window(model, "performance", state, detail=detail), 0, False
+        events = windows.labelled(connection, truths, settings.window)
+    received = max(truth.received for truth in truths)
+    window = _labelled(watched, sample, events, received, known, settings)
     if window.state != CHECKED:
-        return (before[-1] if before else window), window, 0
-    written = checks.write(store, window, before[-1].id if before else None)
-    # Another monitor looked at the same truths meanwhile.
-    if written is None:
-        return (before[-1] if before else window), window, 0
-    return written, written, 1
+        return window, 0, False
+    written = checks.write(store, window, known[-1].id if known else None)
+    return written or window, int(written is not None), written is None
 
 
 def _labelled(
     watched: Subject,
+    sample: Sample,
     events: windows.Events,
-    losses: Any,
-    found: performance.Check,
-    before: Sequence[Window],
     received: float,
+    known: Sequence[Window],
     settings: Monitoring,
 ) -> Window:
-    findings: tuple[Finding, ...] = (found.finding,) if found.finding else ()
-    alarm = any(finding.alarm for finding in findings)
-    detail: dict[str, Any] = {"labelled": found.labelled, "needed": settings.labels}
-    if found.state == CHECKED:
-        measured, intervals = performance.metrics(watched.contract, events)
-        detail |= {
-            "received": received,
-            "loss": found.loss,
-            "reference": found.reference,
-            "metrics": measured,
-            "intervals": intervals,
-            "trained": watched.card["metrics"],
-            "slices": performance.slices(watched.contract, events, losses, drift.LEAST_ROWS)[
-                :SLICES
-            ],
-        }
-    confirmed = alarm and checks.alarms(before) + 1 >= settings.confirmations
+    losses = performance.losses(watched.contract, events)
+    found = performance.check(watched.contract, sample, losses, events.entities, settings)
+    if found.finding is None:
+        detail: dict[str, Any] = {"waiting": found.labelled, "needed": settings.labels}
+        return Window(watched.model, "performance", found.state, detail=detail)
+    measured, intervals = performance.metrics(watched.contract, events)
+    groups = performance.slices(watched.contract, events, losses, drift.LEAST_ROWS)
+    alarm = found.finding.alarm
+    first, last = events.places[0], events.places[-1]
     return Window(
         watched.model,
         "performance",
         found.state,
         len(events),
         found.labelled,
-        float(events.moments[0]) if len(events) else None,
-        events.last.ts if events.last else None,
-        events.last.id if events.last else None,
+        first.ts,
+        last.ts,
+        last.id,
         alarm,
-        confirmed,
-        findings,
-        detail,
+        alarm and checks.alarms(known) + 1 >= settings.confirmations,
+        (found.finding,),
+        {
+            "labelled": found.labelled,
+            "received": received,
+            "loss": found.loss,
+            "reference": found.reference,
+            "metrics": measured,
+            "intervals": intervals,
+            "trained": watched.card["metrics"],
+            "slices": groups[:SLICES],
+        },
     )
 
 
-def _place(window: Window | None) -> Place | None:
-    if window is None or window.last is None or window.last_id is None:
+def _end(window: Window) -> Place | None:
+    if window.last is None or window.last_id is None:
         return None
     return Place(window.last, window.last_id)
 

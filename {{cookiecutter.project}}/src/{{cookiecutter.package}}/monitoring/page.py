@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import CHECKED, Finding
-from ..encoding import UNSEEN, Matrix
+from ..encoding import Matrix
 from ..reference import PREDICTION, SCORE, Sample
 from ..report import page
 from ..settings import Monitoring, Settings
@@ -250,31 +250,14 @@ def _losses(account: Account) -> dict[str, Any]:
 
 
 def _examples(account: Account, settings: Settings, found: Sequence[Change]) -> dict[str, Any]:
-    """Choose rows that show what changed most."""
-    most, first = settings.monitoring.examples, next(iter(found), None)
-    if account.events is None or first is None or not most:
+    """Show the rows that the monitor chose as they show the first change most."""
+    if account.outcome is None or account.events is None or not found:
         return {}
-    name, change = first.finding.column, first.finding.change
-    sample, values = sentences.columns(account).get(name, (None, None))
-    if sample is None or values is None:
-        return {}
-    missing = np.isnan(values)
-    rank = np.where(missing, -np.inf, values)
-    if first.finding.kind == "missing":
-        rank = missing.astype(float)
-    elif first.finding.kind == "unseen":
-        rank = (values == UNSEEN).astype(float)
-    elif sample.categories is not None:
-        what = change.partition(" ")[2]
-        rank = (values == _code(sample.categories, what)).astype(float)
-    elif change == "lower":
-        rank = np.where(missing, -np.inf, -values)
-    elif change == "wider":
-        rank = np.where(missing, -np.inf, np.abs(values - np.nanmedian(sample.values)))
-    chosen = np.argsort(-rank, kind="stable")[:most]
-    return _rows(
-        account, settings, [int(i) for i in chosen], [each.finding.column for each in found]
-    )
+    places = {place.id: i for i, place in enumerate(account.events.places)}
+    wanted = account.outcome.drift.detail.get("examples", ())
+    chosen = [places[each] for each in wanted if each in places][: settings.monitoring.examples]
+    changed = [each.finding.column for each in found]
+    return _rows(account, settings, chosen, changed) if chosen else {}
 
 
 def _mistakes(account: Account, settings: Settings) -> dict[str, Any]:
@@ -283,6 +266,7 @@ def _mistakes(account: Account, settings: Settings) -> dict[str, Any]:
     if not (outcome and outcome.performance.alarm and account.watched and labelled):
         return {}
     losses = performance.losses(account.watched.contract, labelled)
+    losses = np.nan_to_num(losses)
     chosen = [int(i) for i in np.argsort(-losses, kind="stable") if losses[i] > 0]
     chosen = chosen[: settings.monitoring.examples]
     return _rows(account, settings, chosen, [], mistakes=True) if chosen else {}
@@ -314,7 +298,3 @@ def _rows(
             for i in chosen
         ],
     }
-
-
-def _code(categories: Sequence[str], name: str) -> float:
-    return float(categories.index(name)) if name in categories else UNSEEN

@@ -13,14 +13,14 @@ import numpy as np
 from scipy import special
 
 from ..checks import Finding
-from ..contract import Contract
+from ..contract import Contract, spelled
 from ..encoding import Matrix
 from ..inference import Output
 from ..reference import LOSS, Sample, design_effect, entity_codes
 from ..settings import Monitoring
-from .windows import Events, column_values, spelled
+from .windows import Events, column_values, numbers
 
-State = Literal["checked", "no truths", "too few truths", "reference too small", "no target"]
+State = Literal["checked", "too few truths", "reference too small"]
 LEAST_REFERENCE = 30
 
 
@@ -46,15 +46,21 @@ class Check:
 
 
 def check(
-    sample: Sample | None, losses: Matrix, entities: Sequence[Any] | None, settings: Monitoring
+    contract: Contract,
+    sample: Sample,
+    losses: Matrix,
+    entities: Sequence[Any] | None,
+    settings: Monitoring,
 ) -> Check:
     """Compare the losses of a window with those of the reference.
 
     Parameters
     ----------
-    sample : Sample or None
-        The losses in the reference, its `LOSS`; None where there is no target.
+    contract : Contract
+    sample : Sample
+        The losses in the reference, its `LOSS`.
     losses : ndarray, shape (n_events,)
+        NaN where a truth or an answer is no number.
     entities : sequence or None
         What each event is about: more events about the same entity tell less than others.
     settings : Monitoring
@@ -64,47 +70,42 @@ def check(
     Check
         Nothing is tested, and the state says why, where truths are fewer than ``labels``.
     """
-    if sample is None:
-        return Check("no target", 0)
-    n = len(losses)
+    given = ~np.isnan(losses)
+    n = int(given.sum())
     if n < settings.labels:
-        return Check("too few truths" if n else "no truths", n)
+        return Check("too few truths", n)
     known = sample.values[~np.isnan(sample.values)]
     if len(known) < LEAST_REFERENCE:
         return Check("reference too small", n)
-    about = None if entities is None else entity_codes(entities)
-    is_share = bool(np.isin(known, (0, 1)).all())
-    unit = 1.0 if is_share else float(known.mean()) or 1.0
-    window, reference = losses / unit, known / unit
+    about = None if entities is None else entity_codes(entities)[given]
+    counts = bool(contract.classes)
+    unit = 1.0 if counts else float(known.mean()) or 1.0
+    window, reference = losses[given] / unit, known / unit
     excess = float(window.mean() - reference.mean())
-    effect = design_effect(losses, None, about)
-    variances = [
-        _variance(values, is_share) * inflation
-        for values, inflation in ((window, effect), (reference, sample.effect))
-    ]
+    effects = design_effect(window, None, about), sample.effect
+    pairs = list(zip((window, reference), effects, strict=True))
+    variances = [_variance(values, counts) * effect for values, effect in pairs]
     error = float(np.sqrt(sum(variances)))
     if error:
-        degrees = sum(variances) ** 2 / sum(
-            variance**2 / max(size - 1, 1)
-            for variance, size in zip(variances, (n / effect, len(known)), strict=True)
-        )
+        rows = [max(len(values) / effect - 1, 1.0) for values, effect in pairs]
+        parts = zip(variances, rows, strict=True)
+        degrees = sum(variances) ** 2 / sum(variance**2 / size for variance, size in parts)
         p = float(special.stdtr(degrees, -excess / error))
         low = excess - float(special.stdtrit(degrees, 1 - settings.alpha)) * error
     else:
         p, low = float(excess <= 0), excess
     alarm = p <= settings.alpha and excess >= settings.least_loss
-    change = "more errors" if excess > 0 else "fewer errors"
+    words = ("more", "fewer") if counts else ("larger", "smaller")
+    change = f"{words[excess <= 0]} errors"
     found = Finding(LOSS, "loss", excess, p, alarm, n, change, low)
     return Check("checked", n, float(window.mean()), float(reference.mean()), found)
 
 
 def losses(contract: Contract, events: Events) -> Matrix:
-    """Return the loss of each event with a truth; a clustering's truths tell nothing."""
-    if contract.target is None:
-        return np.empty(0)
+    """Return the loss of each event with a truth; NaN where a number is none."""
     said = [output.get("prediction") for output in events.outputs]
     if contract.task == "regression":
-        off: Matrix = np.abs(np.array(said, dtype=float) - np.array(events.labels, dtype=float))
+        off: Matrix = np.abs(numbers(said) - numbers(events.labels))
         return off
     pairs = zip(said, events.labels, strict=True)
     return np.array([float(spelled(one) != spelled(other)) for one, other in pairs])
@@ -145,25 +146,23 @@ def metrics(contract: Contract, events: Events) -> tuple[dict[str, Any], dict[st
     """
     from .. import evaluation
 
+    said = [each.get("prediction") for each in events.outputs]
     if contract.task == "regression":
-        truth = np.array(events.labels, dtype=float)
-        said = Output(np.array([each.get("prediction") for each in events.outputs], dtype=float))
+        truth, result = numbers(events.labels), Output(numbers(said))
+        given = ~np.isnan(truth - result.labels)
+        truth, result = truth[given], Output(result.labels[given])
     else:
         names = contract.class_names
         shares = [each.get("probabilities") or {} for each in events.outputs]
-        if not contract.classes or not all(shares):
-            return {}, {}
-        said = Output(
-            np.array([each["prediction"] for each in events.outputs], dtype=object),
-            np.array([[each.get(name, 0.0) for name in names] for each in shares], np.float64),
-        )
+        probabilities = np.array([[each.get(name, np.nan) for name in names] for each in shares])
         codes = {name: float(code) for code, name in enumerate(names)}
         truth = np.array([codes.get(spelled(label), np.nan) for label in events.labels])
-        if np.isnan(truth).any():
+        result = Output(np.array(said, dtype=object), probabilities)
+        if np.isnan(truth).any() or np.isnan(probabilities).any():
             return {}, {}
     return (
-        evaluation.measure(contract, truth, said),
-        evaluation.intervals(contract, truth, said),
+        evaluation.measure(contract, truth, result),
+        evaluation.intervals(contract, truth, result),
     )
 
 
@@ -193,7 +192,7 @@ def slices(contract: Contract, events: Events, losses: Matrix, least: int) -> li
             chosen = codes == code
             if chosen.sum() >= least:
                 name = {-2: "(missing)", -1: "(unseen)"}.get(code) or column.categories[code]
-                loss = float(losses[chosen].mean())
+                loss = float(np.nanmean(losses[chosen]))
                 rows = int(chosen.sum())
                 found.append({"name": f"{column.name} = {name}", "rows": rows, "loss": loss})
     return sorted(found, key=lambda group: -float(group["loss"]))

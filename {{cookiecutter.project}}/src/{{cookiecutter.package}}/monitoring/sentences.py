@@ -186,7 +186,8 @@ def columns(account: Account) -> dict[str, tuple[Sample, Matrix]]:
     if account.watched is None or account.events is None:
         return {}
     samples = {each.name: each for each in account.watched.samples}
-    held, _ = windows.columns(account.events, account.watched.contract, account.watched.samples)
+    watched = account.watched
+    held, _ = windows.columns(account.events, watched.contract, watched.samples, account.kept)
     return {name: (samples[name], values) for name, values in held.items() if name in samples}
 
 
@@ -260,7 +261,7 @@ def _clocks(detail: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _truths(window: Window) -> Iterator[str]:
-    labelled, needed = window.detail.get("labelled", 0), window.detail.get("needed", 0)
+    labelled, needed = window.detail.get("waiting", 0), window.detail.get("needed", 0)
     if window.state == "no truths":
         yield (
             "No truths yet, so nobody knows how often it is right: send them to /feedback, or "

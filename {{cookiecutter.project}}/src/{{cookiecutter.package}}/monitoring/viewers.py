@@ -142,7 +142,7 @@ def _frames(account: Account) -> tuple[Any, Any]:
         name: pair for name, pair in sentences.columns(account).items() if not name.startswith("(")
     }
     events = account.events
-    moments = pd.to_datetime(events.moments if events else [], unit="s")
+    moments = pd.to_datetime([place.ts for place in events.places] if events else [], unit="s")
     rows = max((len(sample.values) for sample, _ in compared.values()), default=0)
     before = pd.date_range(end=moments[0], periods=rows, freq="s")
     frames = []

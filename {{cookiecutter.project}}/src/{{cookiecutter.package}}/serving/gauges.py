@@ -7,6 +7,7 @@ what was known before is told on.
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from threading import Lock, Thread
 from time import monotonic
@@ -61,6 +62,9 @@ class Gauges:
 
     def collect(self) -> Iterator[Metric]:
         """Yield what is known; called by prometheus_client in a thread of a request."""
+        # SQLAlchemy is loaded by the first scrape, not by the start of the service, nor is it what
+        # the store is given its time for.
+        import_module("..store", __package__)
         with self._lock:
             reading = self._reader is not None and self._reader.is_alive()
             if not reading and monotonic() - self._started >= FRESH_SECONDS:
@@ -98,7 +102,6 @@ def read(address: str) -> Known:
     StoreError
         Where the store does not answer.
     """
-    # SQLAlchemy is loaded by the first scrape, not by the start of the service.
     import sqlalchemy as sa
 
     from .. import checks
@@ -122,7 +125,8 @@ def read(address: str) -> Known:
     return Known(
         look.status,
         success or 0.0,
-        tuple((each.column, each.kind, each.score) for each in drift.findings),
+        # What is no number is kept as nothing.
+        tuple((f.column, f.kind, f.score) for f in drift.findings if f.score is not None),
         checks.alarms(windows),
         len(drift.detail.get("untested", ())),
         tuple((name, float(drift.detail.get(name, 0))) for name in ASIDE),

@@ -46,3 +46,6 @@ def upgrade() -> None:
     op.add_column("monitor_check", sa.Column("change", sa.Text))
     op.add_column("monitor_check", sa.Column("low", sa.Double))
     op.create_index("monitor_check_window", "monitor_check", ["window"])
+    event = ["model_name", "model_version", "role", "ts", "prediction_id"]
+    op.create_index("prediction_event_model", "prediction_event", event)
+    op.create_index("ground_truth_received", "ground_truth", ["received_at"])
