@@ -100,7 +100,7 @@ def look(settings_with):
         outcome = Outcome(MODEL, status, drifted, performed)
         history = (drifted,) if drifted.state == "checked" else ()
         late = (performed,) if performed.state == "checked" else ()
-        return settings, Account(NOW, "Garden", outcome, "", watched, history, late, seen, **parts)
+        return settings, Account(NOW, "Garden", outcome, "", watched, history, late, events=seen)
 
     return account
 
