@@ -266,7 +266,7 @@ rows.insert(0, viewers.MOMENT, pandas.date_range("2026-01-01", periods=len(rows)
 for name in ("reference", "window"):
     rows.to_parquet(folder / f"{{name}}.parquet", index=False)
 data = [folder / "reference.parquet", folder / "window.parquet"]
-viewers._run([python, "-c", tool.program, *data, "made.html"], "failed")
+viewers.run([python, "-c", tool.program, *data, "made.html"], "failed")
 """
     words = [default_project / ".venv/bin/python", "-c", code]
     subprocess.run(words, cwd=tmp_path, env=environment(), check=True)

@@ -40,7 +40,7 @@ def hook():
     """A webhook that keeps what it is sent, and answers with its `status`."""
 
     class Hook(BaseHTTPRequestHandler):
-        def do_POST(self):
+        def do_POST(self):  # pylint: disable=invalid-name
             body = self.rfile.read(int(self.headers["Content-Length"]))
             self.server.got.append((self.headers["Content-Type"], json.loads(body)))
             self.send_response(self.server.status)
@@ -124,6 +124,7 @@ def story(settings_with, tmp_path, monkeypatch, hook):
 
     class Story:
         def __init__(self):
+            self.last = None
             self.sections = {"events": {"store": address}, "alerts": {"webhook": hook.address}}
 
         def look(self, alarm, confirmed=False, model=MODEL):

@@ -92,7 +92,7 @@ def look(settings_with):
             found.findings,
             {"drifted": list(found.drifted), "confirmed": streaks, "untested": {}, **(detail or {})}
             | {"waiting": 3, "needed": 50, "estimated": 0.9}
-            | {"examples": [str(i) for i in drift.examples(found, values, 5)]},
+            | {"examples": [seen.rows[i] for i in drift.examples(found, values, 5)]},
             7,
         )
         drifted = parts.pop("drifted", drifted)
@@ -236,7 +236,7 @@ def test_examples_show_the_change_and_nobody(look):
     """The rows that changed most are shown, never whom they are about; none where none shall be."""
     rows = higher()
     settings, account = look(rows)
-    shown = page._examples(account, settings, sentences.changes(account))
+    shown = page.examples(account, settings, sentences.changes(account))
     tallest = sorted((row["height"] for row in rows), reverse=True)[:5]
     assert tallest == [row["values"][0] for row in shown["rows"]]
     assert ["height", "bed", "planted"] == shown["columns"]

@@ -50,12 +50,13 @@ def checked(monkeypatch, tmp_path):
     monkeypatch.setattr(viewers, "collect", lambda settings, outcome: account)
 
 
-def test_a_tool_gets_window_and_reference(checked, settings_with, monkeypatch):
+@pytest.mark.usefixtures("checked")
+def test_a_tool_gets_window_and_reference(settings_with, monkeypatch):
     """Both arrive with the names of categories, gaps, and what training did not have."""
     monkeypatch.setitem(viewers.TOOLS, "popmon", viewers.Tool((), SHOW))
     monkeypatch.setattr(viewers, "_environment", lambda folder, tool: folder.mkdir(parents=True))
-    run = viewers._run
-    monkeypatch.setattr(viewers, "_run", lambda words, why: run([sys.executable, *words[1:]], why))
+    run = viewers.run
+    monkeypatch.setattr(viewers, "run", lambda words, why: run([sys.executable, *words[1:]], why))
     made = viewers.view(settings_with(), "popmon")
     assert Path("reports/popmon.html") == made
     before, now = json.loads(made.read_text(encoding="utf-8"))
@@ -66,18 +67,19 @@ def test_a_tool_gets_window_and_reference(checked, settings_with, monkeypatch):
     )
 
 
-def test_a_tool_that_fails_says_why(checked, settings_with, monkeypatch):
+@pytest.mark.usefixtures("checked")
+def test_a_tool_that_fails_says_why(settings_with, monkeypatch):
     """Its last line is the error's."""
     broken = viewers.Tool((), "raise SystemExit('no such column')")
     monkeypatch.setitem(viewers.TOOLS, "popmon", broken)
     monkeypatch.setattr(viewers, "_environment", lambda folder, tool: folder.mkdir(parents=True))
-    run = viewers._run
-    monkeypatch.setattr(viewers, "_run", lambda words, why: run([sys.executable, *words[1:]], why))
+    run = viewers.run
+    monkeypatch.setattr(viewers, "run", lambda words, why: run([sys.executable, *words[1:]], why))
     with pytest.raises(ViewerError, match=r"^popmon failed: no such column$"):
         viewers.view(settings_with(), "popmon")
 
 
-def test_what_cannot_be_shown(settings_with, monkeypatch, tmp_path):
+def test_what_cannot_be_shown(settings_with, monkeypatch):
     """An unknown tool and a window that is not there yet are said."""
     with pytest.raises(SettingsError, match=r"^--with x: unknown; expected evidently or popmon$"):
         viewers.view(settings_with(), "x")

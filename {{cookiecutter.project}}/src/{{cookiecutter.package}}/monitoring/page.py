@@ -47,7 +47,7 @@ def build(account: Account, settings: Settings, told: Mapping[str, Any]) -> str:
         slices=account.outcome.performance.detail.get("slices", []) if account.outcome else [],
         is_share=contract is None or contract.task != "regression",
         estimated=account.outcome.drift.detail.get("estimated") if account.outcome else None,
-        examples=_examples(account, settings, found),
+        examples=examples(account, settings, found),
         mistakes=_mistakes(account, settings),
         settings=settings.monitoring,
     )
@@ -249,13 +249,13 @@ def _losses(account: Account) -> dict[str, Any]:
     }
 
 
-def _examples(account: Account, settings: Settings, found: Sequence[Change]) -> dict[str, Any]:
+def examples(account: Account, settings: Settings, found: Sequence[Change]) -> dict[str, Any]:
     """Show the rows that the monitor chose as they show the first change most."""
     if account.outcome is None or account.events is None or not found:
         return {}
-    places = {place.id: i for i, place in enumerate(account.events.places)}
+    rows = account.events.rows
     wanted = account.outcome.drift.detail.get("examples", ())
-    chosen = [places[each] for each in wanted if each in places][: settings.monitoring.examples]
+    chosen = [rows.index(each) for each in wanted if each in rows][: settings.monitoring.examples]
     changed = [each.finding.column for each in found]
     return _rows(account, settings, chosen, changed) if chosen else {}
 

@@ -25,7 +25,7 @@ def drawing(sample: Sample, values: Matrix, spelled: Callable[[float], str]) -> 
     given, known = (each[~np.isnan(each)] for each in (values, sample.values))
     if sample.categories is not None:
         return _shares(sample.categories, given, known)
-    if not len(known) or not len(given):
+    if not (known.size and given.size):
         return {}
     both = np.concatenate([given, known])
     low, high = float(both.min()), float(both.max())

@@ -47,8 +47,7 @@ def facts(account: Account) -> dict[str, Any]:
         "looked": _iso(account.now),
         "model": outcome.model.name if outcome else None,
         "version": outcome.model.version if outcome else None,
-        "drift": None,
-        "performance": None,
+        **dict.fromkeys(("drift", "performance")),
         "notes": list(sentences.notes(account)),
     }
     if outcome is None:

@@ -141,7 +141,7 @@ def title(account: Account, finding: Finding) -> str:
 def amount(account: Account, finding: Finding) -> str:
     """Say by how much a column changed, in its own unit."""
     sample, values = columns(account).get(finding.column, (None, None))
-    if sample is None or values is None or not len(values):
+    if sample is None or values is None or not values.size:
         return ""
     gone, known_gone = (np.isnan(each) for each in (values, sample.values))
     if finding.kind == "missing":

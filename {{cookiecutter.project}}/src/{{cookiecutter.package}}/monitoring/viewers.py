@@ -99,7 +99,7 @@ def view(settings: Settings, name: str) -> Path:
         frame.to_parquet(path, index=False)
     made = REPORTS / f"{name}.html"
     made.parent.mkdir(parents=True, exist_ok=True)
-    _run([python, "-c", TOOLS[name].program, *data, made], f"{name} failed")
+    run([python, "-c", TOOLS[name].program, *data, made], f"{name} failed")
     return made
 
 
@@ -112,22 +112,24 @@ def _environment(folder: Path, tool: Tool) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     why = f"cannot install {tool.requirements[0]} into {folder}, which takes a package registry"
     if uv := shutil.which("uv"):
-        _run([uv, "venv", "--quiet", "--python", sys.executable, folder], why)
+        run([uv, "venv", "--quiet", "--python", sys.executable, folder], why)
         install: list[Any] = [uv, "pip", "install", "--quiet", "--python", python]
     else:
-        _run([sys.executable, "-m", "venv", folder], why)
+        run([sys.executable, "-m", "venv", folder], why)
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _run([*install, *tool.requirements], why)
+    run([*install, *tool.requirements], why)
     stamp.write_text(wanted, encoding="utf-8")
     return python
 
 
-def _run(words: list[Any], why: str) -> None:
+def run(words: list[Any], why: str) -> None:
     """Run a command; raise ViewerError with its last line where it fails."""
-    run = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
-    if run.returncode:
-        said = [line for line in (run.stderr or run.stdout).splitlines() if line.strip()]
-        raise ViewerError(f"{why}: {said[-1].strip() if said else f'exit code {run.returncode}'}")
+    done = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise ViewerError(f"{why}: {said[-1].strip() if said else f'exit code {done.returncode}'}")
 
 
 def _frames(account: Account) -> tuple[Any, Any]:
