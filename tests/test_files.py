@@ -10,8 +10,9 @@ EVERY = """
     .dockerignore .editorconfig .gitattributes .gitignore .pre-commit-config.yaml .python-version
     .github/ISSUE_TEMPLATE/bug.yml .github/PULL_REQUEST_TEMPLATE.md
     .github/actions/setup/action.yml .github/dependabot.yml .github/zizmor.yml
-    .github/release.sh .github/retrain.sh .github/workflows/retrain.yml
-    .github/repository.py .github/settings.env.example .trivyignore.yaml
+    .github/monitor.sh .github/release.sh .github/repository.py .github/retrain.sh
+    .github/settings.env.example .github/workflows/monitor.yml .github/workflows/retrain.yml
+    .trivyignore.yaml
     .github/workflows/ci.yml .github/workflows/publish.yml .github/workflows/release.yml
     .github/workflows/security.yml .github/workflows/site.yml docs/security.md
     CHANGELOG.md CONTRIBUTING.md Dockerfile LICENSE MLproject Makefile README.md compose.yaml
@@ -21,7 +22,7 @@ EVERY = """
     docs/runbooks/roll-back.md docs/runbooks/rotate-secrets.md docs/runbooks/store.md
     docs/runbooks/wrong-predictions.md docs/runbooks/drift.md docs/runbooks/degradation.md
     docs/runbooks/stale-monitor.md docs/runbooks/errors.md docs/runbooks/latency.md
-    docs/runbooks/service-down.md
+    docs/runbooks/service-down.md docs/monitoring.md
     monitoring/alertmanager.yml monitoring/alerts.yml monitoring/alerts_test.yml
     monitoring/prometheus.yml monitoring/grafana/dashboards/files.yml
     monitoring/grafana/dashboards/model.json monitoring/grafana/dashboards/service.json

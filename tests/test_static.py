@@ -33,6 +33,7 @@ COMPARED = {"contents": "read", "actions": "read"}
 PULLED = {"contents": "read", "packages": "read"}
 ATTESTED = {"attestations": "write", "id-token": "write", "packages": "write"}
 PUBLISHED = {**SCANNED, **ATTESTED}
+MONITORED = {"actions": "read", "contents": "write", "issues": "write"}
 RELEASED = {"contents": "write", "pull-requests": "write"}
 PERMISSIONS = {
     "ci.yml": {
@@ -71,6 +72,7 @@ PERMISSIONS = {
     },
     "target-ssh.yml": {"target": PULLED},
     "target-kubernetes.yml": {"target": READ},
+    "monitor.yml": {"monitor": MONITORED},
 }
 KIT_PERMISSIONS = {
     "ci.yml": {"test": READ, "gate": {}},

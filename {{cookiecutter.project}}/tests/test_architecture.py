@@ -22,7 +22,7 @@ LAYERS = [
     {"stages", "serving"},
     {"retrieval", "site", "monitoring", "labels", "relay", "collection"},
     {"summary", "probation"},
-    {"retraining"},
+    {"retraining", "rounds"},
     {"cli"},
     {"__main__"},
 ]

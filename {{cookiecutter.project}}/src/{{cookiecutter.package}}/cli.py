@@ -244,17 +244,30 @@ def smoke(
 
 
 @app.command()
-def monitor(params: Params = PARAMS) -> None:
-    """Check the events and truths that came since the last time, for drift and for errors."""
+def monitor(
+    params: Params = PARAMS,
+    watch: Annotated[
+        float | None, typer.Option("--watch", min=1, help="Again after so many seconds.")
+    ] = None,
+    viewer: Annotated[
+        str | None, typer.Option("--with", help="View it in evidently or popmon.")
+    ] = None,
+) -> None:
+    """Check what came since the last time for drift and errors; write reports/monitoring.html."""
     settings = _settings(params)
-    from .monitoring import monitor as monitoring
+    from . import rounds
 
-    outcome = monitoring.monitor(settings)
-    _say("monitor", monitoring.explain(outcome))
-    from . import probation
+    def say(line: str) -> None:
+        typer.echo(line, err=line.startswith(("error: ", "warning: ")))
 
-    if taken_back := probation.judge(settings):
-        _say("rollback", taken_back)
+    if viewer is not None:
+        from .monitoring.viewers import view
+
+        _say("monitor", str(view(settings, viewer)))
+    elif watch is not None:
+        rounds.watch(settings, watch, say)
+    else:
+        rounds.look(settings, say)
 
 
 @app.command()

@@ -166,6 +166,26 @@ class Monitoring(Section):
     labels: int = Field(default=300, ge=30)
     least_loss: float = Field(default=0.02, ge=0)
     settle_seconds: float = Field(default=30, ge=0)
+    examples: int = Field(default=5, ge=0)
+
+
+class Smtp(Section):
+    """The server that sends e-mail."""
+
+    host: str | None = None
+    port: int = Field(default=587, ge=1, le=65535)
+    starttls: bool = True
+    user: str | None = None
+    password: SecretStr | None = None
+    sender: str | None = None
+
+
+class Alerts(Section):
+    """Who is told when drift or errors are confirmed, when they are over, and when nobody looks."""
+
+    webhook: SecretStr | None = None
+    email_to: tuple[str, ...] = ()
+    smtp: Smtp = Smtp()
 
 
 class Retraining(Section):
@@ -202,6 +222,7 @@ class Settings(BaseSettings):
     serving: Serving = Serving()
     events: Events = Events()
     monitoring: Monitoring = Monitoring()
+    alerts: Alerts = Alerts()
     retraining: Retraining = Retraining()
 
     @classmethod

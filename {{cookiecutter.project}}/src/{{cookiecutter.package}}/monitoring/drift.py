@@ -170,7 +170,7 @@ def examples(found: Check, window: Mapping[str, Matrix], most: int) -> list[int]
             "higher": np.nan_to_num(values, nan=-np.inf),
             "lower": np.nan_to_num(-values, nan=-np.inf),
         }.get(alarms[0].change, shown)
-    return [int(i) for i in np.argsort(shown[::-1], kind="stable")[::-1][:most]]
+    return [int(i) for i in np.argsort(shown, kind="stable")[::-1][:most]]
 
 
 def streaks(history: Sequence[tuple[float, Sequence[str]]]) -> tuple[Streak, ...]:

@@ -196,7 +196,7 @@ class _Drift:
 
     def __init__(self, store: Store, watched: Subject, settings: Settings, now: float) -> None:
         self.store, self.watched, self.settings = store, watched, settings.monitoring
-        self.kept = _kept(settings.events, watched.contract)
+        self.kept = kept(settings.events, watched.contract)
         self.now, self.until = now, now - settings.monitoring.settle_seconds
         self.samples = [each for each in watched.samples if each.name != LOSS]
         self.size = drift.window_size(self.samples, self.settings)
@@ -320,7 +320,7 @@ class _Drift:
         return max(0, held - before.events)
 
 
-def _kept(settings: Events, agreed: Contract) -> Collection[str]:
+def kept(settings: Events, agreed: Contract) -> Collection[str]:
     """Return the columns that are kept of an event."""
     if settings.features is not None:
         return settings.features
