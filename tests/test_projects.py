@@ -180,6 +180,8 @@ def test_help_lists_every_target(tmp_path):
         "site",
         "ui",
         "serve",
+        "monitor",
+        "dispatch",
         "smoke",
         "image",
         "image-test",
