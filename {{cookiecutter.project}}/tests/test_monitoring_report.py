@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from {{ cookiecutter.package }} import rounds
 from {{ cookiecutter.package }}.checks import Finding, Model, Window
 from {{ cookiecutter.package }}.contract import Column, Contract, Target
 from {{ cookiecutter.package }}.errors import StoreError
-from {{ cookiecutter.package }} import rounds
 from {{ cookiecutter.package }}.monitoring import drift, page, report, sentences
 from {{ cookiecutter.package }}.monitoring.account import Account
 from {{ cookiecutter.package }}.monitoring.monitor import Outcome, Subject

@@ -73,16 +73,16 @@ class UndecidedError(ProjectError):
     exit_code = 13
 
 
-class ViewerError(ProjectError):
-    """A tool that shows what was monitored cannot be installed, or fails."""
-
-    exit_code = 15
-
-
 class DispatchError(ProjectError):
     """GitHub cannot be asked to start retraining."""
 
     exit_code = 14
+
+
+class ViewerError(ProjectError):
+    """A tool that shows what was monitored cannot be installed, or fails."""
+
+    exit_code = 15
 
 
 class StoppedError(ProjectError):
