@@ -23,7 +23,14 @@ from {{ cookiecutter.package }}.events import Event
 from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.monitoring import monitor
 from {{ cookiecutter.package }}.outcome import Outcome
-from {{ cookiecutter.package }}.reference import LOSS, PREDICTION, SCORE, Sample, codes, sample
+from {{ cookiecutter.package }}.reference import (
+    LOSS,
+    PREDICTION,
+    SCORE,
+    Sample,
+    codes,
+    sample,
+)
 from {{ cookiecutter.package }}.settings import Settings
 
 ROWS = 240

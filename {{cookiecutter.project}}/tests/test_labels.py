@@ -9,7 +9,12 @@ from {{ cookiecutter.package }} import cli, labels, tables
 from {{ cookiecutter.package }}.contract import Contract, Target
 from {{ cookiecutter.package }}.encoding import label_of_text
 from {{ cookiecutter.package }}.errors import ContractError, DataError, StoreError
-from {{ cookiecutter.package }}.store import Store, ground_truth, opened, prediction_event
+from {{ cookiecutter.package }}.store import (
+    Store,
+    ground_truth,
+    opened,
+    prediction_event,
+)
 
 
 class Desk:

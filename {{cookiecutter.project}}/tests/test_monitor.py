@@ -12,7 +12,11 @@ from {{ cookiecutter.package }} import store as stores
 from {{ cookiecutter.package }}.checks import Model
 from {{ cookiecutter.package }}.errors import BundleError, StoreError
 from {{ cookiecutter.package }}.monitoring import monitor
-from {{ cookiecutter.package }}.store import monitor_look, monitor_window, prediction_event
+from {{ cookiecutter.package }}.store import (
+    monitor_look,
+    monitor_window,
+    prediction_event,
+)
 
 
 def success(stream):

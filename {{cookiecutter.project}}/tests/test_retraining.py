@@ -6,7 +6,14 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from {{ cookiecutter.package }} import checks, probation, release, retraining, stages, store
+from {{ cookiecutter.package }} import (
+    checks,
+    probation,
+    release,
+    retraining,
+    stages,
+    store,
+)
 from {{ cookiecutter.package }}.checks import Finding, Look, Model, Window
 from {{ cookiecutter.package }}.encoding import plain_rows
 from {{ cookiecutter.package }}.errors import (
