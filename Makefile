@@ -13,8 +13,8 @@ REGISTRY = $(shell $(RUN)python -c "from pip._internal.commands import create_co
 unexport VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint locks demo bench bench-batch bench-drift bench-pipeline bench-search \
-	bench-serving bench-deploy bench-stages clean
+.PHONY: help install test lint locks demo loop-demo bench bench-batch bench-drift bench-gate \
+	bench-pipeline bench-search bench-monitors bench-serving bench-deploy bench-stages clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,9 @@ locks: .venv/.installed ## Resolve the locks of all combinations again
 demo: .venv/.installed ## Generate into ./demo, train, serve and ask for one prediction
 	@$(RUN)python scripts/demo.py
 
+loop-demo: .venv/.installed ## Generate into ./demo, serve, inject drift: alarm, retraining, swap, in a few minutes
+	@$(RUN)python -m scripts.loop
+
 bench: .venv/.installed ## Measure, into benchmarks/RESULTS.md
 	@$(RUN)python -m benchmarks.run
 
@@ -49,6 +52,12 @@ bench-deploy: .venv/.installed ## Measure a push until it serves in production, 
 
 bench-drift: .venv/.installed ## Measure false alarms, power and delay of drift, on simulated streams
 	@$(RUN)python -m benchmarks.drift
+
+bench-gate: .venv/.installed ## Measure how often the gate promotes an equal model, and a better one
+	@$(RUN)python -m benchmarks.gate
+
+bench-monitors: .venv/.installed ## Measure monitoring tools side by side, on the same streams, 20 minutes
+	@$(RUN)python -m benchmarks.monitors
 
 bench-pipeline: .venv/.installed ## Measure the pipeline: all of it, after a change, with nothing to do
 	@$(RUN)python -m benchmarks.pipeline

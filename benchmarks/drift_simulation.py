@@ -1,21 +1,27 @@
 """Run by the Python of a generated project: streams with and without drift, checked by its code.
 
 `drift_simulation.py <share>` prints all figures as JSON, `drift_simulation.py cost` what one large
-check takes. A share of 1 takes as many trials as the page shows; each draws its own reference,
-stream and onset, from a seed of its own.
+check takes, `drift_simulation.py store <events>` what one window of a store does. A share of 1
+takes as many trials as the page shows; each draws its own reference, stream and onset, from a seed
+of its own.
 """
 
 import json
 import os
 import resource
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
-from penguins.monitoring import drift
-from penguins.reference import chosen, sample
+import sqlalchemy as sa
+from penguins.checks import Model
+from penguins.contract import Column, Contract, Target
+from penguins.monitoring import drift, performance, windows
+from penguins.reference import LOSS, PREDICTION, chosen, sample
 from penguins.settings import Monitoring
+from penguins.store import opened, prediction_event
 
 COLUMNS, ROWS, WINDOW = 20, 10_000, 1000
 SETTINGS = Monitoring()
@@ -155,6 +161,90 @@ def delay(seed, change, step, onset):
     return end
 
 
+# Of a quarter of the reference's rows, which was held out, the losses are known.
+HELD_OUT, FLIPPED = ROWS // 4, 0.1
+ERRORS = {"1 %": 0.01, "10 %": 0.1, "20 %": 0.2, "30 %": 0.3}
+CLASSES = Contract("binary", Target("class", (False, True)), ())
+NUMBERS = Contract("regression", Target("number"), ())
+
+
+def losses(seed, name):
+    """Say whether labels alarm as they are, and once a tenth of them is flipped.
+
+    Of numbers, whose errors are skewed, a tenth is off by a standard deviation of the target, with
+    an R² of 0.8 before.
+    """
+    random = np.random.default_rng([7, *name.encode(), seed])
+    if name in ERRORS:
+        contract = CLASSES
+        before, after = (
+            (random.random(rows) < ERRORS[name]).astype(float) for rows in (HELD_OUT, WINDOW)
+        )
+        flipped = np.abs(after - (random.random(WINDOW) < FLIPPED))
+    else:
+        contract, scale = NUMBERS, 0.2**0.5
+        before, after = (np.abs(random.normal(0, scale, rows)) for rows in (HELD_OUT, WINDOW))
+        flipped = after + (random.random(WINDOW) < FLIPPED)
+    reference = sample(LOSS, None, before)
+    found = (performance.check(contract, reference, w, None, SETTINGS) for w in (after, flipped))
+    strict = performance.check(contract, reference, after, None, Monitoring(least_loss=0))
+    return *(each.finding.alarm for each in found), strict.finding.alarm
+
+
+def stored(events):
+    """Measure one window of a store: found, read, encoded and checked."""
+    random, model = np.random.default_rng(8), Model("model", "1")
+    table = drawn(random, COLUMNS, events)
+    columns = tuple(
+        Column(name, "categorical" if levels(j) else "numeric", True, categories=levels(j) or ())
+        for j, name in enumerate(table)
+    )
+    contract = Contract("regression", Target("number"), columns)
+    samples = [*known(drawn(random, COLUMNS, ROWS)), sample(PREDICTION, None, np.zeros(ROWS))]
+    with tempfile.TemporaryDirectory() as folder, opened(f"sqlite:///{folder}/store.db") as store:
+        for start in range(0, events, WINDOW):
+            rows = range(start, min(start + WINDOW, events))
+            with store.writing() as connection:
+                made = [_event(table, model, i) for i in rows]
+                connection.execute(sa.insert(prediction_event), made)
+        del table
+        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        taken = []
+        for end in np.linspace(WINDOW, events, 5):
+            begin = time.process_time()
+            with store.reading() as connection:
+                place = windows.place(connection, model, None, WINDOW, end)
+                after = windows.place_before(connection, model, SETTINGS.step, end) or place
+                last = windows.place(connection, model, after, SETTINGS.step, end) or place
+                found = windows.read(connection, model, last, WINDOW)
+            values, _ = windows.columns(found, contract, samples, None)
+            assert drift.check(samples, values, SETTINGS).state == "checked"
+            taken.append(time.process_time() - begin)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"events": events, "seconds": sorted(taken)[2], "before": held, "peak": most}
+
+
+def _event(table, model, i):
+    row = {}
+    for j, (name, values) in enumerate(table.items()):
+        value, names = float(values[i]), levels(j)
+        row[name] = None if np.isnan(value) else names[int(value)] if names else value
+    return {
+        "prediction_id": f"{i:042x}-0",
+        "request_id": f"{i:032x}",
+        "ts": float(i + 1),
+        "model_name": model.name,
+        "model_version": model.version,
+        "role": "champion",
+        "schema_hash": "0",
+        "features": json.dumps(row),
+        "output": '{"prediction": 0.0}',
+        "score": 0.0,
+        "latency_ms": 0.5,
+        "status": 200,
+    }
+
+
 def cost():
     """Measure the time of one check of 100,000 rows, and the most memory of the process."""
     random = np.random.default_rng(6)
@@ -185,13 +275,15 @@ def figures(share):
         for step, onset in ((500, "check"), (500, "any"), (250, "any")):
             trials = 600 if change == "shift" else 300
             wanted[f"delay {change} {step} {onset}"] = (delay, (change, step, onset), trials)
+    for name in (*ERRORS, "numbers"):
+        wanted[f"losses {name}"] = (losses, (name,), 2000)
     return {name: (*call, max(2, round(n * share))) for name, (*call, n) in wanted.items()}
 
 
-def main(asked):
+def main(asked, events="0"):
     """Run the trials of every figure on all cores, and print what each gave."""
-    if asked == "cost":
-        print(json.dumps(cost()))
+    if asked in ("cost", "store"):
+        print(json.dumps(cost() if asked == "cost" else stored(int(events))))
         return
     found = {}
     with ProcessPoolExecutor(os.cpu_count()) as pool:

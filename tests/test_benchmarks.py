@@ -67,7 +67,26 @@ def test_drift_is_measured(default_project):
         assert re.search(rf"^\| {columns} \|({cell}){{4}}$", done.stdout, re.MULTILINE)
     waited = r"^\| 5 % missing .* \|( [\d,]+ \(\d+\.\d\d ± \d+\.\d\d\) \|){3}$"
     assert re.search(waited, done.stdout, re.MULTILINE)
+    for name in ("1 %", "10 %", "20 %", "30 %", "numbers"):
+        cells = r"( \d+\.\d\d ± \d+\.\d\d \|){3}$"
+        assert re.search(rf"^\| {name} \|{cells}", done.stdout, re.MULTILINE)
     assert re.search(r"peak memory \d+ MB \(≤ 300 wanted\)", done.stdout)
+    assert re.search(r"store \(SQLite\) of 2,000 events, .* \d+ ms of CPU", done.stdout)
+
+
+def test_the_gate_is_measured(default_project):
+    """Every kind of challenger is tried at every number of rows."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gate", "--project", default_project, "--trials", "5"],
+        cwd=KIT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    cell = r" \d+\.\d\d ± \d+\.\d\d \(\d+\) \|"
+    assert 4 == len(re.findall(rf"^\| equal: [^|]+\|({cell}){{4}}$", done.stdout, re.MULTILINE))
+    assert 2 == len(re.findall(rf"^\| better: [^|]+\|({cell}){{4}}$", done.stdout, re.MULTILINE))
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk: sudo apt install wrk")

@@ -62,7 +62,7 @@ assert [] == segments(job.folder), segments(job.folder)
 assert [] == list(Path(job.folder).glob("*.torn"))
 print(len(written), amid)
 """
-SUITES = ("store", "ingestion", "export", "serving_feedback")
+SUITES = ("store", "ingestion", "export", "serving_feedback", "checks", "windows", "monitor")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -109,7 +109,7 @@ def test_ingestion_that_is_killed_stores_everything_once(default_project, tmp_pa
 
 
 def test_the_projects_own_tests_hold_on_postgresql(default_project, postgres, tmp_path):
-    """What the project's tests say of store, ingestion, export and feedback is so there, too."""
+    """What the project's tests say of store, ingestion, feedback and monitor is so there, too."""
     copy = copy_project(default_project, tmp_path / "penguins")
     tests = [f"tests/test_{name}.py" for name in SUITES]
     address = postgres.replace("postgres:", "postgresql+psycopg:", 1)

@@ -10,14 +10,23 @@ EVERY = """
     .dockerignore .editorconfig .gitattributes .gitignore .pre-commit-config.yaml .python-version
     .github/ISSUE_TEMPLATE/bug.yml .github/PULL_REQUEST_TEMPLATE.md
     .github/actions/setup/action.yml .github/dependabot.yml .github/zizmor.yml
-    .github/release.sh .github/repository.py .github/settings.env.example .trivyignore.yaml
+    .github/monitor.sh .github/release.sh .github/repository.py .github/retrain.sh
+    .github/settings.env.example .github/workflows/monitor.yml .github/workflows/retrain.yml
+    .trivyignore.yaml
     .github/workflows/ci.yml .github/workflows/publish.yml .github/workflows/release.yml
     .github/workflows/security.yml .github/workflows/site.yml docs/security.md
     CHANGELOG.md CONTRIBUTING.md Dockerfile LICENSE MLproject Makefile README.md compose.yaml
+    data/feedback/README.md
     data/raw/README.md data/raw/penguins.csv docs/architecture.md dvc.yaml params.yaml
     docs/index.md docs/site.css docs/runbooks/index.md docs/runbooks/not-ready.md
     docs/runbooks/roll-back.md docs/runbooks/rotate-secrets.md docs/runbooks/store.md
-    docs/runbooks/wrong-predictions.md
+    docs/runbooks/wrong-predictions.md docs/runbooks/drift.md docs/runbooks/degradation.md
+    docs/runbooks/stale-monitor.md docs/runbooks/errors.md docs/runbooks/latency.md
+    docs/runbooks/service-down.md docs/monitoring.md
+    monitoring/alertmanager.yml monitoring/alerts.yml monitoring/alerts_test.yml
+    monitoring/prometheus.yml monitoring/grafana/dashboards/files.yml
+    monitoring/grafana/dashboards/model.json monitoring/grafana/dashboards/service.json
+    monitoring/grafana/datasources/prometheus.yml
     pyproject.toml zensical.toml
 """
 ADDED = {
@@ -41,6 +50,7 @@ ADDED = {
     """,
     ("deploy", "none"): ".github/workflows/main.yml",
 }
+COPIED = ("src", ".github", "data", "deploy-ssh", "deploy-kubernetes", "monitoring/grafana")
 CODE = ("src/penguins/", "tests/")
 VALUES = [(option, value) for option, values in QUESTIONS["_optional"].items() for value in values]
 
@@ -93,7 +103,7 @@ def test_copied_files_are_byte_identical(tmp_path):
     """Sources, workflows, scripts and data hold no Jinja, so they are checked in the template."""
     copied = {
         path.relative_to(TEMPLATE).as_posix()
-        for folder in ("src", ".github", "data", "deploy-ssh", "deploy-kubernetes")
+        for folder in COPIED
         for path in (TEMPLATE / folder).rglob("*")
         if path.is_file()
         and "__pycache__" not in path.parts

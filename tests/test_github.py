@@ -131,7 +131,7 @@ def test_a_new_repository(hub):
     code, _, warnings = hub.run()
     assert (0, "") == (code, warnings)
     at, of = "repos/Ada/penguins", "--repo Ada/penguins --env"
-    names = ("production", "registry", "staging")
+    names = ("monitoring", "production", "registry", "staging")
     environments = {
         f"PUT {at}/environments/{name} --input -": {"deployment_branch_policy": FROM_MAIN}
         for name in names

@@ -11,7 +11,7 @@ from test_hooks import AWKWARD
 
 from scripts.locks import combinations
 
-COPIED = re.compile(r"src/.*|\.github/.*|data/.*|deploy/.*")
+COPIED = re.compile(r"src/.*|\.github/.*|data/.*|deploy/.*|monitoring/grafana/.*")
 LOCKS = ("poetry.lock", "requirements.txt", "requirements-dev.txt")
 
 
@@ -84,7 +84,10 @@ def test_addresses(project):
         if name != "LICENSE" and not host.endswith(".example")
     }
     sources = {"allisonhorst.github.io", "doi.org"}
-    assert {"cyclonedx.org", "github.com", "127.0.0.1", "www.w3.org", *sources} == hosts
+    inside = {"prometheus", "relay"}
+    assert inside < set(yaml.safe_load((project / "compose.yaml").read_text())["services"])
+    outside = {"cyclonedx.org", "github.com", "api.github.com", "127.0.0.1", "www.w3.org"}
+    assert {*outside, *inside, *sources} == hosts
     assert [] == [
         name for name in LOCKS if name in files(project) and "://" in texts(project)[name]
     ]

@@ -33,6 +33,7 @@ COMPARED = {"contents": "read", "actions": "read"}
 PULLED = {"contents": "read", "packages": "read"}
 ATTESTED = {"attestations": "write", "id-token": "write", "packages": "write"}
 PUBLISHED = {**SCANNED, **ATTESTED}
+MONITORED = {"actions": "read", "contents": "write", "issues": "write"}
 RELEASED = {"contents": "write", "pull-requests": "write"}
 PERMISSIONS = {
     "ci.yml": {
@@ -58,6 +59,11 @@ PERMISSIONS = {
         "attest": ATTESTED,
     },
     "site.yml": {"build": READ, "publish": {"id-token": "write", "pages": "write"}},
+    "retrain.yml": {
+        "retrain": READ,
+        "propose": RELEASED,
+        "deploy": {"actions": "write", "contents": "read"},
+    },
     "security.yml": {"review": READ, "audit": READ, "secrets": READ, "codeql": SCANNED},
     "release.yml": {
         "prepare": READ,
@@ -66,6 +72,7 @@ PERMISSIONS = {
     },
     "target-ssh.yml": {"target": PULLED},
     "target-kubernetes.yml": {"target": READ},
+    "monitor.yml": {"monitor": MONITORED},
 }
 KIT_PERMISSIONS = {
     "ci.yml": {"test": READ, "gate": {}},

@@ -5,18 +5,32 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from hypothesis import settings as hypothesis_settings
 
-from {{ cookiecutter.package }} import artifacts, bundle, registry, release, stages
+from {{ cookiecutter.package }} import bundle, checks, registry, release, stages
+from {{ cookiecutter.package }} import store as stores
+from {{ cookiecutter.package }}.artifacts import MODEL, TEST, TRAIN
+from {{ cookiecutter.package }}.checks import Finding, Look, Model, Window
 from {{ cookiecutter.package }}.contract import Column, Contract, Target
 from {{ cookiecutter.package }}.events import Event
 from {{ cookiecutter.package }}.inference import Predictor
+from {{ cookiecutter.package }}.monitoring import monitor
 from {{ cookiecutter.package }}.outcome import Outcome
+from {{ cookiecutter.package }}.reference import (
+    LOSS,
+    PREDICTION,
+    SCORE,
+    Sample,
+    codes,
+    sample,
+)
 from {{ cookiecutter.package }}.settings import Settings
 
 ROWS = 240
@@ -77,9 +91,9 @@ class Road:
         self.settings = settings
         self.said = {name: stages.STAGES[name](settings) for name in UNTIL_BUNDLE}
         self.predictor = Predictor.load(settings.serving.bundle)
-        self.pipeline = bundle.load_model(artifacts.MODEL)
-        self.train = pd.read_parquet(artifacts.TRAIN)
-        self.test = pd.read_parquet(artifacts.TEST)
+        self.pipeline = bundle.load_model(MODEL)
+        self.train = pd.read_parquet(TRAIN)
+        self.test = pd.read_parquet(TEST)
 
 
 @pytest.fixture(scope="session")
@@ -303,3 +317,163 @@ def made_event() -> Callable[..., Event]:
         return Event(**event | parts)
 
     return make
+
+
+@pytest.fixture
+def judge(address) -> Callable[[str], int]:
+    """The function that has a monitor find the model steady, drifting or degraded."""
+
+    def find(status: str) -> int:
+        model, more = Model("Garden", "0123456789ab"), status == "drift"
+        leaves = Finding("leaves", "shape", 0.4, 1e-9, more, 1000, "higher")
+        bed = Finding("bed", "unseen", 0.0, 1.0, False, 1000, "same")
+        loss = Finding("(loss)", "loss", 0.1, 1e-6, status == "degraded", 320, "higher", 0.05)
+        performed = Window(model, "performance", "checked", 320, 320, findings=(loss,))
+        performed = replace(performed, alarm=loss.alarm, confirmed=loss.alarm)
+        performed = replace(performed, detail={"labelled": 320})
+        drifted = Window(model, "drift", "checked", 1000, 1000, 1.0, 2.0, "a", more, more)
+        drifted = replace(drifted, findings=(leaves, bed), detail={"untested": {"note": "gone"}})
+        with stores.opened(address) as store:
+            for window in (drifted, performed):
+                with store.reading() as connection:
+                    known = checks.read(connection, model, window.kind, 1)
+                checks.write(store, window, known[-1].id if known else None)
+            waits = {"state": "window not full", "detail": {"waiting": 7, "late": 2}}
+            checks.looked(store, Look(model, status, waits, {"state": "checked", "detail": {}}))
+            with store.reading() as connection:
+                return [window.id for window in checks.current(connection)][status == "degraded"]
+
+    return find
+
+
+COLORS = ("blue", "green", "red")
+KINDS = {"binary": ("dwarf", "tall"), "clustering": ("inlier", "outlier")}
+
+
+def drawn(random: np.random.Generator, task: str, shift: float = 0.0, flips: float = 0.0):
+    """Draw one row, what a model answers to it, and what is true of it."""
+    height, noise = random.normal(100 + shift, 10), random.normal(0, 3)
+    row, wrong = {"height": height, "color": COLORS[random.integers(3)]}, random.random() < flips
+    if task == "clustering":
+        kind = KINDS[task][abs(height - 100) > 20]
+        return row, {"prediction": kind, "score": noise}, None
+    if task == "regression":
+        return row, {"prediction": height, "score": height}, height + noise + 20 * wrong
+    share = float(1 / (1 + np.exp(-(height - 100) / 3)))
+    output = {"prediction": KINDS[task][share > 0.5], "score": max(share, 1 - share)}
+    truth = KINDS[task][(height + noise > 100) != wrong]
+    return row, {**output, "probabilities": {"dwarf": 1 - share, "tall": share}}, truth
+
+
+@cache
+def drawn_samples(task: str, rows: int) -> tuple[Sample, ...]:
+    """The reference of rows that are drawn so."""
+    random = np.random.default_rng(1)
+    found = [drawn(random, task) for _ in range(rows)]
+    said = [output["prediction"] for _, output, _ in found]
+    colors = np.array([COLORS.index(row["color"]) for row, _, _ in found], dtype=float)
+    values = np.array(said) if task == "regression" else codes(KINDS[task], said)
+    columns = [
+        ("height", None, np.array([row["height"] for row, _, _ in found])),
+        ("color", COLORS, colors),
+        (PREDICTION, KINDS.get(task), values),
+        (SCORE, None, np.array([output["score"] for _, output, _ in found])),
+    ]
+    if task == "regression":
+        off = [abs(output["prediction"] - truth) for _, output, truth in found]
+        columns[-1] = (LOSS, None, np.array(off))
+    elif task == "binary":
+        wrong = [output["prediction"] != truth for _, output, truth in found]
+        columns.append((LOSS, None, np.array(wrong, dtype=float)))
+    return tuple(sample(*column) for column in columns)
+
+
+class Stream:
+    """Events of a small model, drawn at random into a store, and what the monitor says of them.
+
+    Its window is of 100 events and goes on by 50; events are a second apart, from `START` on.
+    """
+
+    START = 1_000_000.0
+
+    def __init__(self, address: str, patch: pytest.MonkeyPatch, task: str = "binary") -> None:
+        self.model, self.task, self.address = Model("Garden", "v1"), task, address
+        self.random, self.made, self.truths = np.random.default_rng(0), 0, {}
+        self.monitoring = {"window": 100, "step": 50, "labels": 50, "settle_seconds": 0}
+        columns = (
+            Column("height", "numeric", nullable=True),
+            Column("color", "categorical", nullable=True, categories=COLORS),
+        )
+        kinds = () if task == "regression" else KINDS[task]
+        target = None if task == "clustering" else Target("kind", kinds)
+        self.contract = Contract(task, target, columns)
+        self.samples = drawn_samples(task, 2000)
+        patch.setattr(monitor, "subject", lambda _: self.subject)
+
+    @property
+    def subject(self) -> monitor.Subject:
+        return monitor.Subject(self.model, self.contract, self.samples, {"metrics": {}}, Path())
+
+    def add(self, number: int, shift: float = 0.0, flips: float = 0.0, change=None, **parts):
+        """Store events; `change` may alter a row, `parts` columns of the store. Return the ids.
+
+        A part may be a function of the event's number.
+        """
+        stored, ids = [], []
+        for _ in range(number):
+            row, output, truth = drawn(self.random, self.task, shift, flips)
+            self.made += 1
+            name = f"{self.made:08x}-0"
+            values = {
+                "prediction_id": name,
+                "request_id": f"r{self.made}",
+                "ts": self.START + self.made,
+                "model_name": self.model.name,
+                "model_version": self.model.version,
+                "role": "champion",
+                "schema_hash": "f",
+                "features": json.dumps((change or (lambda same: same))(row)),
+                "output": json.dumps(output),
+                "score": output["score"],
+                "latency_ms": 0.5,
+                "status": 200,
+            }
+            made = {key: part(self.made) if callable(part) else part for key, part in parts.items()}
+            stored.append(values | made)
+            ids.append(name)
+            self.truths[name] = truth
+        with stores.opened(self.address) as store, store.writing() as connection:
+            connection.execute(sa.insert(stores.prediction_event), stored)
+        return ids
+
+    def tell(self, ids, labels=None) -> None:
+        """Store the truths of some events, or other labels."""
+        told = [self.truths[name] for name in ids] if labels is None else labels
+        pairs = zip(ids, told, strict=True)
+        rest = {"observed_at": None, "source": None}
+        with stores.opened(self.address) as store:
+            store.record([{"prediction_id": n, "label": json.dumps(t), **rest} for n, t in pairs])
+
+    def look(self, now: float | None = None, **events) -> monitor.Outcome:
+        """Let the monitor look, at once after the last event."""
+        settings = settings_with(
+            monitoring=self.monitoring, events={"store": self.address, **events}
+        )
+        return monitor.monitor(settings, self.START + self.made if now is None else now)
+
+    def windows(self, kind="drift") -> list[Window]:
+        """All windows that were checked of the model."""
+        with stores.opened(self.address) as store, store.reading() as connection:
+            return checks.read(connection, self.model, kind, 1000)
+
+
+@pytest.fixture
+def stream_of(address, monkeypatch) -> Callable[..., Stream]:
+    """The function that begins a stream of a task."""
+    return lambda task="binary": Stream(address, monkeypatch, task)
+
+
+@pytest.fixture
+def stream(stream_of) -> Stream:
+    """A stream of a classification."""
+    return stream_of()

@@ -97,7 +97,7 @@ def test_events(params, run, monkeypatch, made_event):
     log = EventLog("events")
     log.append([made_event(number, rows=2) for number in range(3)])
     log.close()
-    revision = (0, "the tables of the store are of revision 0001\n", "")
+    revision = (0, "the tables of the store are of revision 0002\n", "")
     assert revision == run("events", "migrate")
     assert (0, "3 events ingested\n", "") == run("events", "ingest")
     exported = (0, "6 predictions in out.parquet\n", "")

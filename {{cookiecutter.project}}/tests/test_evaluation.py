@@ -54,6 +54,13 @@ def test_one_mistake():
     assert pytest.approx(5 / 6) == metrics["balanced_accuracy"]
 
 
+def test_votes_that_add_up_to_more_than_one():
+    """A rounding error in a probability, as compiled forests have it, is none of the metrics'."""
+    guess = np.array([0.0, 1, 1, 0, 1 + 1e-15])
+    metrics, _, _ = evaluation.evaluate(Oracle(), BINARY, matrix(guess), TRUTH)
+    assert pytest.approx(0, abs=1e-9) == metrics["log_loss"]
+
+
 def test_class_without_test_rows():
     """A class that is not among the test rows has no recall, and there is no AUC."""
     metrics, _, _ = evaluation.evaluate(Oracle(), BINARY, matrix(np.ones(3)), np.ones(3))

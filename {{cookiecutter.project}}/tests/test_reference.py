@@ -19,7 +19,8 @@ def test_features_are_sampled_from_all_rows(road):
     """Every column is there whole, sorted by itself, with its missing values last."""
     found, contract = read(road), road.predictor.contract
     rows = np.vstack([encode_frame(contract, frame) for frame in (road.train, road.test)])
-    assert [*(column.name for column in contract.features), "(prediction)", "(score)"] == [*found]
+    names = [column.name for column in contract.features]
+    assert [*names, "(prediction)", "(score)", "(loss)"] == [*found]
     for column, values in zip(contract.features, rows.T, strict=True):
         np.testing.assert_array_equal(np.sort(values), found[column.name].values)
         assert (column.categories or None, 1.0) == (

@@ -163,7 +163,7 @@ def test_large_requests_leave_the_event_loop(served, log, runs):
 def test_numbers_are_counted_in_one_thread(served, log, monkeypatch):
     """Where a thread runs the model it counts nothing: two that count would lose some."""
     counting = set()
-    for name in ("rows", "batch", "phase", "events"):
+    for name in ("predicted", "batch", "phase", "events"):
         count = getattr(Metrics, name)
 
         def watched(*numbers, count=count):
@@ -221,14 +221,14 @@ def test_every_phase_is_counted(served, log):
     )
     told = metrics.exposition().decode()
     for line in (
-        "prediction_rows_total 4.0",
+        'model_predictions_total{role="champion"} 4.0',
         "prediction_warnings_total 1.0",
         "prediction_batch_size_count 1.0",
         "prediction_batch_size_sum 4.0",
         "events_written_total 2.0",
         'prediction_phase_seconds_count{phase="decode"} 2.0',
         'prediction_phase_seconds_count{phase="queue"} 2.0',
-        'prediction_phase_seconds_count{phase="model"} 1.0',
+        "model_predict_duration_seconds_count 1.0",
         'prediction_phase_seconds_count{phase="write"} 1.0',
     ):
         assert line in told.splitlines()

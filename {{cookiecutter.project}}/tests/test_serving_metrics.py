@@ -43,7 +43,7 @@ def test_predictions_and_warnings_are_counted(client, road):
     row = road.predictor.examples[0]["row"]
     client.post("/predict", json={"rows": [row, {**row, "bed": "Mars"}]})
     numbers = samples(client)
-    assert 2 == numbers[("prediction_rows_total",)]
+    assert 2 == numbers[("model_predictions_total", ("role", "champion"))]
     assert 1 == numbers[("prediction_warnings_total",)]
 
 
@@ -56,6 +56,20 @@ def test_requests_are_counted_by_route_and_status(client, road):
     assert 1 == requests(numbers, "/predict", "200", "POST")
     assert 2 == requests(numbers, "/predict", "422", "POST")
     assert 3 == numbers[("http_request_duration_seconds_count", ("route", "/predict"))]
+
+
+def test_failed_predictions_are_counted_by_reason(client):
+    """Whatever door they came through; the reasons are few, and each is there from the start."""
+    client.post("/predict", content=b"{", headers={"content-type": "application/json"})
+    client.post("/invocations", json={"inputs": []})
+    client.post("/predict", json={"rows": []})
+    client.post("/v2/models/other/infer", json={})
+    client.get("/predict")
+    client.post("/feedback", json={})
+    name = "model_prediction_errors_total"
+    numbers = {each[1][1]: n for each, n in samples(client).items() if each[0] == name}
+    assert {"malformed": 1, "invalid": 2, "other": 1} == {r: n for r, n in numbers.items() if n}
+    assert {*metrics.REASONS.values(), "other"} == set(numbers)
 
 
 def test_unknown_names_share_one_label(client):
@@ -89,7 +103,8 @@ def test_each_cell_is_told_by_its_name():
     counted.request(counted.door("POST", "/predict"), 200, 0.025)
     counted.phase(metrics.MODEL, 0.00003)
     counted.phase(metrics.WRITE, 7)
-    counted.rows(5, 3)
+    counted.predicted("champion", 5, 3)
+    counted.predicted("shadow", 2)
     counted.batch(3)
     counted.batch(9999)
     counted.queued(4)
@@ -103,12 +118,14 @@ def test_each_cell_is_told_by_its_name():
     assert [0, 1] == buckets
     wanted = {
         ("http_request_duration_seconds_sum", ("route", "/predict")): 0.025,
-        ("prediction_phase_seconds_bucket", ("le", "2.5e-05"), ("phase", "model")): 0,
-        ("prediction_phase_seconds_bucket", ("le", "5e-05"), ("phase", "model")): 1,
+        ("model_predict_duration_seconds_bucket", ("le", "2.5e-05")): 0,
+        ("model_predict_duration_seconds_bucket", ("le", "5e-05")): 1,
         ("prediction_phase_seconds_count", ("phase", "decode")): 0,
         ("prediction_phase_seconds_bucket", ("le", "1.0"), ("phase", "write")): 0,
         ("prediction_phase_seconds_sum", ("phase", "write")): 7,
-        ("prediction_rows_total",): 5,
+        ("model_predictions_total", ("role", "champion")): 5,
+        ("model_predictions_total", ("role", "canary")): 0,
+        ("model_predictions_total", ("role", "shadow")): 2,
         ("prediction_warnings_total",): 3,
         ("prediction_batch_size_bucket", ("le", "2.0")): 0,
         ("prediction_batch_size_bucket", ("le", "4.0")): 1,

@@ -64,11 +64,14 @@ def test_a_canary_that_would_refuse_clients_answers_nobody(service, road, caplog
 def test_a_shadow_answers_beside(service, road, weak_road, tmp_path):
     """The client hears the champion; what the challenger says is an event of the same id."""
     with service() as client:
+        counted = client.app.state.metrics.exposition
         champion, challenger = (each.predictor.card["version"] for each in (road, weak_road))
         assert {champion} == set(versions(client, road, 20))
     found = kept(tmp_path / "events")
     pairs = {role: {e.base: e for e in found if e.role == role} for role in ("champion", "shadow")}
     assert 20 == len(pairs["champion"])
+    for role in pairs:
+        assert 'model_predictions_total{role="' + role + '"} 20.0' in counted().decode()
     assert pairs["champion"].keys() == pairs["shadow"].keys()
     row = road.predictor.examples[0]["row"]
     (expected,) = weak_road.predictor.predict([row])

@@ -169,8 +169,8 @@ def predicted(port, body):
     connection.close()
     page = []
     families = text_string_to_metric_families(answered(port, "/metrics", page)[0].decode())
-    numbers = {sample.name: sample.value for each in families for sample in each.samples}
-    return numbers["prediction_rows_total"]
+    (rows,) = (each.samples for each in families if each.name == "model_predictions")
+    return next(each.value for each in rows if each.labels == {"role": "champion"})
 
 
 def test_an_answer_is_one_packet(running):

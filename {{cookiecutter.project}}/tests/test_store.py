@@ -24,8 +24,8 @@ LATER = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 def upgrade():
     with op.batch_alter_table("prediction_event") as table:
@@ -88,9 +88,9 @@ def test_an_upgrade_keeps_what_is_there(store, tmp_path, monkeypatch):
     """A later step changes the tables, and every row of before is still in them."""
     add(store, row(1), row(2, features=None))
     steps = shutil.copytree(Path(stores.__file__).with_name("migrations"), tmp_path / "steps")
-    (steps / "versions" / "0002_region.py").write_text(LATER, encoding="utf-8")
+    (steps / "versions" / "0003_region.py").write_text(LATER, encoding="utf-8")
     monkeypatch.setattr(stores, "MIGRATIONS", str(steps))
-    monkeypatch.setattr(stores, "REVISION", "0002")
+    monkeypatch.setattr(stores, "REVISION", "0003")
     store.migrate()
     with store.reading() as connection:
         found = connection.exec_driver_sql(
@@ -99,7 +99,7 @@ def test_an_upgrade_keeps_what_is_there(store, tmp_path, monkeypatch):
     assert [("1-0", None), ("2-0", None)] == found
     assert [{"n": 1}] == [each for each in column_of_features(store) if each]
     monkeypatch.undo()
-    with pytest.raises(StoreError, match=r"other tables than this version knows .*0002.*; use the"):
+    with pytest.raises(StoreError, match=r"other tables than this version knows .*0003.*; use the"):
         store.migrate()
 
 
@@ -162,10 +162,11 @@ def test_truths_are_added_and_never_changed(store):
 
 
 def test_true_is_not_one(store):
-    """Labels that Python takes for equal are different truths."""
-    assert [(1, True), (2, True), (3, True)] == store.record(
-        [truth(1, "true"), truth(1, "1"), truth(1, "1.0")]
-    )
+    """They are different truths; a number is the same however it is written."""
+    truths = [truth(1, "true"), truth(1, "1"), truth(1, "1.0"), truth(1, "1e300")]
+    assert [(1, True), (2, True), (2, False), (3, True)] == store.record(truths)
+    assert [1, 2, 2, 3] == [revision for revision, _ in store.record(truths)]
+    assert not any(is_new for _, is_new in store.record(truths))
 
 
 def test_known(store, monkeypatch):

@@ -243,6 +243,70 @@ def smoke(
     _say("smoke", smoke_test.smoke(url, bundle, key, seconds))
 
 
+@app.command()
+def monitor(
+    params: Params = PARAMS,
+    watch: Annotated[
+        float | None, typer.Option("--watch", min=1, help="Again after so many seconds.")
+    ] = None,
+    viewer: Annotated[
+        str | None, typer.Option("--with", help="View it in evidently or popmon.")
+    ] = None,
+) -> None:
+    """Check what came since the last time for drift and errors; write reports/monitoring.html."""
+    settings = _settings(params)
+    from . import rounds
+
+    def say(line: str) -> None:
+        typer.echo(line, err=line.startswith(("error: ", "warning: ")))
+
+    if viewer is not None:
+        from .monitoring.viewers import view
+
+        _say("monitor", str(view(settings, viewer)))
+    elif watch is not None:
+        rounds.watch(settings, watch, say)
+    else:
+        rounds.look(settings, say)
+
+
+@app.command()
+def retrain(
+    params: Params = PARAMS,
+    why: Annotated[str | None, typer.Option("--why", help="A reason of your own.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also before the cooldown ends.")] = False,
+) -> None:
+    """Train on newer rows, where there is a reason to; the gate decides what serves."""
+    settings = _settings(params)
+    from . import retraining
+
+    outcome, said = retraining.retrain(settings, why, force)
+    _say("retrain", f"{outcome}: {said}")
+
+
+@app.command()
+def dispatch(params: Params = PARAMS) -> None:
+    """Have GitHub start retraining, if drift or degradation is confirmed; once a cooldown."""
+    settings = _settings(params)
+    from . import dispatch as dispatching
+
+    repository = dispatching.Repository.from_environment()
+    _say("dispatch", dispatching.dispatch(settings, repository).told)
+
+
+@app.command()
+def relay(
+    params: Params = PARAMS,
+    host: Annotated[str, typer.Option("--host", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="On which port.")] = 9095,
+) -> None:
+    """Do the same whenever Alertmanager says that something is wrong."""
+    settings = _settings(params)
+    from .relay import serve as relay_forever
+
+    relay_forever(settings, host, port)
+
+
 @events.command("ingest")
 def ingest_events(
     params: Params = PARAMS,
@@ -315,6 +379,24 @@ def migrate_events(params: Params = PARAMS) -> None:
 
     with opened(settings.events.store):
         typer.echo(f"the tables of the store are of revision {REVISION}")
+
+
+labels = typer.Typer(no_args_is_help=True, help="Tell what turned out to be true.")
+app.add_typer(labels, name="labels")
+
+
+@labels.command("import")
+def import_labels(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV or Parquet: prediction_id, label and more.")
+    ],
+    params: Params = PARAMS,
+) -> None:
+    """Record what is true of predictions; the same file again changes nothing."""
+    settings = _settings(params)
+    from . import labels as truths
+
+    _say("labels", str(truths.read(settings, source)))
 
 
 keys = typer.Typer(no_args_is_help=True, help="The API keys of the service (serving.keys).")

@@ -109,13 +109,16 @@ class Contract:
     @cached_property
     def class_names(self) -> tuple[str, ...]:
         """The classes as JSON keys and headings: numbers and booleans as JSON spells them."""
-        return tuple(
-            label if isinstance(label, str) else json.dumps(label) for label in self.classes
-        )
+        return tuple(map(spelled, self.classes))
 
     def positions(self, kinds: Collection[Kind]) -> list[int]:
         """Return the input positions of the features of some kinds."""
         return [i for i, column in enumerate(self.features) if column.kind in kinds]
+
+
+def spelled(label: Label | None) -> str:
+    """Return a label as text: numbers and booleans as JSON spells them."""
+    return label if isinstance(label, str) else json.dumps(label)
 
 
 def write(contract: Contract, path: str | Path) -> None:

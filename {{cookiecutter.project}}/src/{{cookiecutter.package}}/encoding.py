@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .contract import Column, Contract, Label, allowed_range
+from .contract import Column, Contract, Label, allowed_range, spelled
 from .errors import ContractError
 
 if TYPE_CHECKING:
@@ -211,6 +211,36 @@ def labels(series: pd.Series[Any]) -> pd.Series[Any]:
             return series.astype(object).map(_as_number, na_action="ignore")
         case _:
             return series.astype(object).map(str, na_action="ignore")
+
+
+def label(contract: Contract, value: Any) -> Label:
+    """Return a label as the contract spells it; raise ValueError where it is none."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if contract.classes:
+        for known in contract.classes:
+            if known == value and isinstance(known, bool) == isinstance(value, bool):
+                return known
+        raise ValueError(f"expected one of {shortened(contract.classes)}, not {value!r}")
+    if contract.task == "regression":
+        if not is_number or not math.isfinite(value):
+            raise ValueError(f"expected a number, not {value!r}")
+        return float(value)
+    if not is_number and not isinstance(value, str):
+        raise ValueError(f"expected a group, text or a number, not {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+def label_of_text(contract: Contract, text: str) -> Label:
+    """Return the label that a text spells, such as 1 or TRUE; raise ValueError where it is none."""
+    names = {spelled(known): known for known in contract.classes}
+    if text in names:
+        return names[text]
+    if isinstance(known := names.get(text.lower()), bool):
+        return known
+    try:
+        return label(contract, _as_number(float(text)))
+    except (ValueError, OverflowError):
+        return label(contract, text)
 
 
 def plain_rows(contract: Contract, frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -67,6 +67,24 @@ class SmokeError(ProjectError):
     exit_code = 12
 
 
+class UndecidedError(ProjectError):
+    """Truths are too few to decide about a challenger; a person has to."""
+
+    exit_code = 13
+
+
+class DispatchError(ProjectError):
+    """GitHub cannot be asked to start retraining."""
+
+    exit_code = 14
+
+
+class ViewerError(ProjectError):
+    """A tool that shows what was monitored cannot be installed, or fails."""
+
+    exit_code = 15
+
+
 class StoppedError(ProjectError):
     """Ctrl-C ended a command that goes on when it is run again; the shell's code for it."""
 

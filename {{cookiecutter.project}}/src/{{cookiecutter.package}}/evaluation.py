@@ -241,6 +241,8 @@ def _r2(truth: Any, guess: Any) -> float:
 def _classification(contract: Contract, truth: Any, probabilities: Any) -> dict[str, Any]:
     codes, guess = truth.astype(int), probabilities.argmax(axis=1)
     every = range(len(contract.classes))
+    # The votes of a forest may add up to a rounding error more than 1.
+    probabilities = np.clip(probabilities, 0, 1)
     recalls = _recalls(contract, truth, guess == codes)
     metrics = {
         "accuracy": float(accuracy_score(codes, guess)),

@@ -11,7 +11,7 @@ import pandas as pd
 import sklearn
 import skops
 
-from . import bundle, contract, data
+from . import bundle, contract, data, feedback
 from . import reference as references
 from .artifacts import (
     CONTRACT,
@@ -26,7 +26,7 @@ from .artifacts import (
 )
 from .compilation import compile_pipeline
 from .contract import Contract
-from .encoding import encode_frame, plain_rows
+from .encoding import encode_frame, encode_target, plain_rows
 from .inference import Predictor, output
 from .plan import Plan
 from .settings import Settings
@@ -39,6 +39,8 @@ def package(settings: Settings) -> str:
     agreed, pipeline = contract.read(CONTRACT), bundle.load_model(MODEL)
     facts, trained = read_json(SNAPSHOT.with_suffix(".json")), read_json(TRAINING)
     measured = read_json(METRICS)
+    if known := feedback.read(agreed):
+        facts["feedback"] = known.facts
     train_rows = read_table(TRAIN, "prepare")
     test_rows = read_table(TEST, "prepare")
     compiled = compile_pipeline(pipeline, agreed, encode_frame(agreed, test_rows))
@@ -98,28 +100,43 @@ def reference(agreed: Contract, frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def samples(agreed: Contract, plan: Plan, settings: Settings) -> list[references.Sample]:
-    """Sample the features of all rows, and what the model says of those that were held out."""
-    frame, window = read_table(SNAPSHOT, "snapshot"), settings.monitoring.window
-    about = None
-    if settings.events.entity in frame:
-        keys = frame[settings.events.entity].astype(object)
-        about = references.entity_codes(keys.where(keys.notna(), None))
+    """Sample the features of all rows, and what the model says of those that were held out.
+
+    With feedback these are its rows alone: older ones would make the world of today look unusual.
+    """
+    window, about = settings.monitoring.window, None
+    if known := feedback.read(agreed):
+        frame, held = known.rows, known.held_out
+        if known.entities:
+            about = references.entity_codes(known.entities)
+    else:
+        frame = read_table(SNAPSHOT, "snapshot")
+        held = data.positions(frame, agreed, settings.data)[1]
+        if settings.events.entity in frame:
+            keys = frame[settings.events.entity].astype(object)
+            about = references.entity_codes(keys.where(keys.notna(), None))
     rows, of = references.chosen(np.arange(len(frame)), window, about)
     matrix = encode_frame(agreed, frame.take(rows))
     found = [
         references.sample(column.name, column.categories, values, of)
         for column, values in zip(agreed.features, matrix.T, strict=True)
     ]
-    rows, of = references.chosen(data.positions(frame, agreed, settings.data)[1], window, about)
-    said = output(plan, agreed, encode_frame(agreed, frame.take(rows)))
+    rows, of = references.chosen(held, window, about)
+    held_out = frame.take(rows)
+    said = output(plan, agreed, encode_frame(agreed, held_out))
+    truth = encode_target(agreed, held_out)
     if agreed.task == "regression":
-        return [*found, references.sample(references.PREDICTION, None, said.labels, of)]
+        off = np.abs(said.labels - truth)
+        samples = (references.PREDICTION, said.labels), (references.LOSS, off)
+        return [*found, *(references.sample(name, None, values, of) for name, values in samples)]
     groups = agreed.class_names or tuple(sorted(set(map(str, said.labels))))
     codes = references.codes(groups, said.labels)
     found.append(references.sample(references.PREDICTION, groups, codes, of))
-    if said.probabilities is not None:
-        return [*found, references.sample(references.SCORE, None, said.probabilities.max(1), of)]
-    return [*found, references.sample(references.SCORE, None, np.asarray(said.scores), of)]
+    if said.probabilities is None:
+        return [*found, references.sample(references.SCORE, None, np.asarray(said.scores), of)]
+    errs = (codes != truth).astype(float)
+    samples = (references.SCORE, said.probabilities.max(1)), (references.LOSS, errs)
+    return [*found, *(references.sample(name, None, values, of) for name, values in samples)]
 
 
 def examples(agreed: Contract, plan: Plan, frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ says is kept of held-out rows alone, as it is too sure of the rows that it was f
 """
 
 import io
-import json
 import zlib
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bundle import SAMPLE
-from .contract import Contract, Label
+from .contract import Contract, Label, spelled
 from .encoding import UNSEEN, Matrix
 from .errors import BundleError
 
@@ -27,7 +26,7 @@ Positions = npt.NDArray[np.int64]
 WINDOWS = 10
 ROWS = 10_000
 # What no feature is taken for.
-PREDICTION, SCORE = "(prediction)", "(score)"
+PREDICTION, SCORE, LOSS = "(prediction)", "(score)", "(loss)"
 GROUPS, EFFECTS = "groups", "effects"
 
 
@@ -38,7 +37,7 @@ class Sample:
     Attributes
     ----------
     name : str
-        Of a feature, `PREDICTION` or `SCORE`.
+        Of a feature, `PREDICTION`, `SCORE` or `LOSS`.
     categories : tuple of str or None
         What the codes mean; None where the column holds numbers.
     values : ndarray of float64
@@ -154,7 +153,8 @@ def _inflation(scores: Matrix, entities: Positions) -> float:
 def codes(categories: Sequence[str], labels: Iterable[Label | None]) -> Matrix:
     """Return the codes of what a model said: NaN for None, -1 for what it did not say before."""
     known = {name: float(code) for code, name in enumerate(categories)} | {None: np.nan}
-    return np.array([known.get(_spelled(label), UNSEEN) for label in labels], dtype=float)
+    names = (label if label is None else spelled(label) for label in labels)
+    return np.array([known.get(name, UNSEEN) for name in names], dtype=float)
 
 
 def stored(samples: Sequence[Sample]) -> bytes:
@@ -173,10 +173,11 @@ def stored(samples: Sequence[Sample]) -> bytes:
 
 
 def read(bundle: Path, contract: Contract) -> tuple[Sample, ...]:
-    """Read the samples of a bundle: features, the prediction, and the score if it is another.
+    """Read the samples of a bundle: features, the prediction, the score if it is another, the loss.
 
     A classification's score is the probability of the class that it says, a clustering's how far
-    a row lies from what is usual; a regression has none.
+    a row lies from what is usual; a regression has none. The loss of a classification is 1 where
+    it errs, otherwise 0, of a regression how far it is off; a clustering has none.
 
     Raises
     ------
@@ -190,6 +191,7 @@ def read(bundle: Path, contract: Contract) -> tuple[Sample, ...]:
             columns = [(each.name, each.categories or None) for each in contract.features]
             columns.append((PREDICTION, groups))
             columns += [(SCORE, None)] if contract.task != "regression" else []
+            columns += [(LOSS, None)] if contract.target else []
             effects = list(map(float, arrays[EFFECTS]))
             return tuple(
                 Sample(name, categories, arrays[str(i)], effect)
@@ -199,7 +201,3 @@ def read(bundle: Path, contract: Contract) -> tuple[Sample, ...]:
         raise BundleError(f"{path} not found: train again, or set serving.bundle") from error
     except (ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise BundleError(f"{path} is damaged: {error}") from error
-
-
-def _spelled(label: Label | None) -> str | None:
-    return label if label is None or isinstance(label, str) else json.dumps(label)

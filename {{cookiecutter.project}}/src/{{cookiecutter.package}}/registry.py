@@ -192,6 +192,12 @@ class Store:
             runs.fill(runs.given, record)
         return known
 
+    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
+        """Tell more about a version and the run that made it."""
+        for name, value in tags.items():
+            self.client.set_model_version_tag(self.model, version.number, name, value)
+            self.client.set_tag(version.run_id, name, value)
+
     def attach(self, run_id: str, path: Path) -> None:
         """Keep one more file with a run."""
         self.client.log_artifact(run_id, str(path))
@@ -238,7 +244,7 @@ def event(number: int, version: str, decision: str, why: str, **facts: Any) -> d
     version : str
         Which it is about.
     decision : str
-        promoted, refused or rolled back.
+        promoted, refused, undecided or rolled back.
     why : str
     **facts
         Further ones: ``champion`` and ``previous`` where the champion changed, ``figures``.

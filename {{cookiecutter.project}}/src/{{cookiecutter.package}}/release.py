@@ -29,12 +29,14 @@ from .artifacts import (
     write_json,
 )
 from .bundle import CARD, EXAMPLES
-from .errors import BundleError, GateError, RegistryError
+from .errors import BundleError, GateError, RegistryError, UndecidedError
 from .registry import CHALLENGER, CHAMPION, Store, Version
 from .runs import PackagedModel, Record
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from .gate import Decision
 
 PARAMS = Path("params.yaml")
@@ -76,10 +78,25 @@ def register(settings: Settings) -> str:
     return f"version {version.number} of {settings.tracking.model}, {challenges}, in {place}"
 
 
-def promote(settings: Settings) -> str:
+def promote(
+    settings: Settings,
+    least: int = 0,
+    frame: "DataFrame | None" = None,
+    **facts: Any,
+) -> str:
     """Let the challenger take the champion's place, if the gate opens.
 
     Both answer the same held-out rows, without those that either was trained on.
+
+    Parameters
+    ----------
+    settings : Settings
+    least : int
+        With fewer rows a person decides.
+    frame : DataFrame or None
+        The held-out rows; None for those of the pipeline.
+    **facts
+        Further ones, that are kept with the decision.
 
     Raises
     ------
@@ -87,6 +104,8 @@ def promote(settings: Settings) -> str:
         Where there is nothing to promote.
     GateError
         Where the challenger is refused, with the table of reasons; the champion stays.
+    UndecidedError
+        Where the rows are fewer than `least`, with the same table; the champion stays.
     """
     from .gate import explain
 
@@ -105,18 +124,27 @@ def promote(settings: Settings) -> str:
                 f"version {champion.number} of {model} is the champion already: "
                 "nothing to promote, run the pipeline on other data or settings first"
             )
-        decision, rows = _decide(settings, store, challenger, champion)
+        decision, rows = _decide(settings, store, challenger, champion, frame)
+        undecided = rows < least
         event = registry.event(
             _next(store),
             challenger.number,
-            "promoted" if decision.promoted else "refused",
+            _verdict(decision, undecided),
             decision.reason,
             champion=challenger.number,
             previous=champion.number if champion else None,
             rows=rows,
             figures=decision.figures,
+            **facts,
         )
         table = explain(decision)
+        if undecided:
+            store.record(event)
+            raise UndecidedError(
+                f"version {challenger.number} of {model} waits for a person: {rows:,} truths, "
+                f"{least:,} are needed to decide without one (monitoring.labels); promote lets it "
+                f"serve, if the gate opens\n{table}"
+            )
         if not decision.promoted:
             store.record(event)
             raise GateError(
@@ -152,13 +180,22 @@ def compare(settings: Settings) -> dict[str, Any] | None:
         return asdict(decision)
 
 
-def rollback(settings: Settings) -> str:
+def rollback(settings: Settings, number: str | None = None, why: str = "", **facts: Any) -> str:
     """Put the previous champion back; again, the one before it.
+
+    Parameters
+    ----------
+    settings : Settings
+    number : str or None
+        The version that has to be the champion; None for any.
+    why : str
+    **facts
+        Further ones, that are kept with the decision.
 
     Raises
     ------
     RegistryError
-        Where there is no champion, or none before it.
+        Where there is no champion, another one, or none before it.
     """
     model = settings.tracking.model
     with registry.connect(settings) as store:
@@ -168,6 +205,8 @@ def rollback(settings: Settings) -> str:
             raise RegistryError(
                 f"{model} has no champion in {tracking.shown(store.uri)}: nothing to roll back"
             )
+        if number not in (None, champion):
+            raise RegistryError(f"version {number} of {model} is not the champion: {champion} is")
         line = _line_of_champions(store)
         if len(line) < 2 or line[-1] != champion:
             raise RegistryError(
@@ -179,9 +218,10 @@ def rollback(settings: Settings) -> str:
                 _next(store),
                 champion,
                 "rolled back",
-                f"to version {previous}",
+                f"to version {previous}{': ' * bool(why)}{why}",
                 champion=previous,
                 previous=champion,
+                **facts,
             )
         )
     return f"version {previous} of {model} is the champion again, instead of version {champion}"
@@ -222,23 +262,36 @@ def _next(store: Store) -> int:
     return max((event["number"] for event in store.events()), default=0) + 1
 
 
+def _verdict(decision: "Decision", undecided: bool) -> str:
+    if undecided:
+        return "undecided"
+    return "promoted" if decision.promoted else "refused"
+
+
 def _decide(
-    settings: Settings, store: Store, challenger: Version, champion: Version | None
+    settings: Settings,
+    store: Store,
+    challenger: Version,
+    champion: Version | None,
+    frame: "DataFrame | None" = None,
 ) -> tuple["Decision", int]:
     """Let both answer the held-out rows that neither was trained on; say how many these are."""
     from . import gate
 
     versions = [version for version in (challenger, champion) if version]
     with tempfile.TemporaryDirectory() as scratch:
-        frame = _held_out(store, versions, Path(scratch))
+        frame = _held_out(store, versions, Path(scratch), frame)
         loaded = [_load(store, version, Path(scratch)) for version in versions]
     before = loaded[1] if champion else None
     return gate.decide(loaded[0], before, frame, settings.gate), len(frame)
 
 
-def _held_out(store: Store, versions: list[Version], folder: Path) -> Any:
-    """Read the held-out rows that none of the versions was trained on."""
-    frame = read_table(TEST, "prepare")
+def _held_out(
+    store: Store, versions: list[Version], folder: Path, frame: "DataFrame | None"
+) -> "DataFrame":
+    """Read the held-out rows, unless they are given, that none of the versions was trained on."""
+    if frame is None:
+        frame = read_table(TEST, "prepare")
     for version in versions:
         frame = _unseen(frame, store, version, folder)
         if frame.empty:
@@ -289,7 +342,7 @@ def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
     _copy_files(folder)
     params = settings.model_dump(mode="json", include={"data"}) | trained["settings"]
     params["estimator"] = trained["estimator"]
-    scores = trained["cross_validation"]
+    scores, feedback = trained["cross_validation"], card["data"].get("feedback")
     return Record(
         digest=hashlib.sha256("".join(map(sha256, made_from)).encode()).hexdigest(),
         params=runs.flat(params),
@@ -299,6 +352,7 @@ def _record(settings: Settings, card: dict[str, Any], folder: Path) -> Record:
         tags={
             "bundle_version": card["version"],
             "data_sha256": facts["sha256"],
+            **({"feedback_sha256": feedback["sha256"]} if feedback else {}),
             **({"git_commit": card["git_commit"]} if card.get("git_commit") else {}),
             **{f"lock_{name}": value for name, value in locks.items()},
         },

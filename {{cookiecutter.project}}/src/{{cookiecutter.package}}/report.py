@@ -84,17 +84,9 @@ def build(run: Outcome) -> str:
     str
         HTML.
     """
-    environment = Environment(
-        loader=PackageLoader(__package__, ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"number": number, "percent": percent, "score": score}
     headline, beside = _headline(run)
-    return environment.get_template("report.html").render(
+    return page(
+        "report.html",
         run=run,
         card=run.card,
         contract=run.contract,
@@ -117,6 +109,20 @@ def build(run: Outcome) -> str:
         trials=_trials(run),
         tracked=_tracked(run),
     )
+
+
+def page(template: str, **content: Any) -> str:
+    """Render a page of this package."""
+    environment = Environment(
+        loader=PackageLoader(__package__, ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"number": number, "percent": percent, "score": score}
+    return environment.get_template(template).render(content)
 
 
 def wilson(share: float, rows: int) -> tuple[float, float]:

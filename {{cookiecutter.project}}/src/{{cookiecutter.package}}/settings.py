@@ -163,6 +163,41 @@ class Monitoring(Section):
     least_shape: float = Field(default=0.05, ge=0, le=1)
     least_share: float = Field(default=0.01, ge=0, le=1)
     ignore: tuple[str, ...] = ()
+    labels: int = Field(default=300, ge=30)
+    least_loss: float = Field(default=0.02, ge=0)
+    settle_seconds: float = Field(default=30, ge=0)
+    examples: int = Field(default=5, ge=0)
+
+
+class Smtp(Section):
+    """The server that sends e-mail."""
+
+    host: str | None = None
+    port: int = Field(default=587, ge=1, le=65535)
+    starttls: bool = True
+    user: str | None = None
+    password: SecretStr | None = None
+    sender: str | None = None
+
+
+class Alerts(Section):
+    """Who is told when drift or errors are confirmed, when they are over, and when nobody looks."""
+
+    webhook: SecretStr | None = None
+    email_to: tuple[str, ...] = ()
+    smtp: Smtp = Smtp()
+
+
+class Retraining(Section):
+    """When the model is trained again, on which rows, and how its successor is tried."""
+
+    cooldown_hours: float = Field(default=24, ge=0)
+    triggers: tuple[Literal["drift", "degradation", "data"], ...] = ("drift", "degradation", "data")
+    every_days: float = Field(default=0, ge=0)
+    policy: Literal["auto", "append", "replace"] = "auto"
+    rows: int = Field(default=5000, ge=60)
+    held_out: int = Field(default=500, ge=30)
+    shadow_events: int = Field(default=0, ge=0)
 
 
 class Settings(BaseSettings):
@@ -187,6 +222,8 @@ class Settings(BaseSettings):
     serving: Serving = Serving()
     events: Events = Events()
     monitoring: Monitoring = Monitoring()
+    alerts: Alerts = Alerts()
+    retraining: Retraining = Retraining()
 
     @classmethod
     def settings_customise_sources(

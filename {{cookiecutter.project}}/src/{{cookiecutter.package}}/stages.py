@@ -68,16 +68,19 @@ def agree(settings: Settings, accept: bool = False) -> str:
 
 
 def prepare(settings: Settings) -> str:
-    """Split the snapshot into training and test rows."""
-    from . import contract, data
+    """Split the snapshot into training and test rows; feedback joins the one, and is the other."""
+    from . import contract, data, feedback
 
     agreed, frame = contract.read(CONTRACT), read_table(SNAPSHOT, "snapshot")
     train, test = data.split(frame, agreed, settings.data)
+    dropped = len(frame) - len(train) - len(test)
+    more = f", {dropped:,} without a target left out" if dropped else ""
+    if known := feedback.read(agreed):
+        train, test = known.join(train, agreed)
+        more += f", of these {len(known.rows):,} of feedback ({known.facts['policy']})"
     data.write_table(train, TRAIN)
     data.write_table(test, TEST)
-    dropped = len(frame) - len(train) - len(test)
-    without = f", {dropped:,} without a target left out" if dropped else ""
-    return f"{len(train):,} training and {len(test):,} test rows{without}"
+    return f"{len(train):,} training and {len(test):,} test rows{more}"
 
 
 def train(settings: Settings) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from .errors import StoreError
 
 FORMS = "sqlite:///file.db or postgresql://user:password@host/database"
-REVISION = "0001"
+REVISION = "0002"
 MIGRATIONS = f"{__package__}:migrations"
 PATIENCE_S = 10
 SHOWN = 200
@@ -25,6 +25,8 @@ FAILED = 400
 LOCK = 0x6D6C6F7073
 DELETED_AT_ONCE = 1000
 PARAMETERS = 1000
+# Below it every whole number has a float of its own.
+LARGE = 2**53
 
 metadata = MetaData()
 
@@ -46,6 +48,7 @@ prediction_event = Table(
     Column("latency_ms", Double, nullable=False),
     Column("status", Integer, nullable=False),
     Index("prediction_event_ts", "ts"),
+    Index("prediction_event_model", "model_name", "model_version", "role", "ts", "prediction_id"),
 )
 
 ground_truth = Table(
@@ -57,6 +60,7 @@ ground_truth = Table(
     Column("observed_at", Double),
     Column("received_at", Double, nullable=False),
     Column("source", Text),
+    Index("ground_truth_received", "received_at"),
 )
 
 monitor_check = Table(
@@ -72,7 +76,53 @@ monitor_check = Table(
     Column("score", Double),
     Column("p_adj", Double),
     Column("alarm", Boolean, nullable=False),
+    Column("window", Integer),
+    Column("change", Text),
+    Column("low", Double),
     Index("monitor_check_ts", "ts"),
+    Index("monitor_check_window", "window"),
+)
+
+# Events of one model that were checked together: which they were, and what came of it.
+monitor_window = Table(
+    "monitor_window",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("ts", Double, nullable=False),
+    Column("model_name", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("first_ts", Double),
+    Column("last_ts", Double),
+    Column("last_id", Text),
+    Column("events", Integer, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("alarm", Boolean, nullable=False),
+    Column("confirmed", Boolean, nullable=False),
+    Column("detail", JSON(none_as_null=True)),
+    Index("monitor_window_ts", "ts"),
+)
+
+# How the last look at each model ended, also where there was nothing to check.
+monitor_look = Table(
+    "monitor_look",
+    metadata,
+    Column("model_name", Text, primary_key=True),
+    Column("model_version", Text, primary_key=True),
+    Column("ts", Double, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("detail", JSON(none_as_null=True), nullable=False),
+)
+
+# What was done because of it; a key that is there is done, or being done, and not done twice.
+monitor_action = Table(
+    "monitor_action",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("ts", Double, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("detail", JSON(none_as_null=True)),
 )
 
 event_segment = Table(
@@ -169,10 +219,17 @@ class Store:
                 ) from error
 
     def prune(self, before: float) -> int:
-        """Delete predictions made before a moment, with their truths; return how many."""
+        """Delete predictions made before a moment, with their truths; return how many.
+
+        What monitoring found before that moment goes, too.
+        """
         event = prediction_event.c
         old = sa.select(event.prediction_id).where(event.ts < before).order_by(event.ts)
-        return self._delete(old)
+        deleted = self._delete(old)
+        with self.writing() as connection:
+            for table in (monitor_check, monitor_window, monitor_look, monitor_action):
+                connection.execute(sa.delete(table).where(table.c.ts < before))
+        return deleted
 
     def erase(self, entity_key: str) -> int:
         """Delete predictions about an entity, with their truths; return how many."""
@@ -218,16 +275,19 @@ class Store:
         """
         truth, ids = ground_truth.c, sorted({each["prediction_id"] for each in truths})
         said: dict[str, list[tuple[Any, ...]]] = {}
-        recorded, fresh, now = [], [], time.time()
+        recorded, fresh = [], []
         columns = (truth.prediction_id, truth.label, truth.observed_at, truth.source)
         with self.writing(alone=True) as connection:
+            # Taken when nobody else records: what is committed later has come later.
+            now = time.time()
             for some in pieces(ids):
                 chosen = sa.select(*columns).where(truth.prediction_id.in_(some))
                 for name, label, *rest in connection.execute(chosen.order_by(truth.revision)):
-                    said.setdefault(name, []).append((msgspec.json.encode(label).decode(), *rest))
+                    said.setdefault(name, []).append((_said(label), *rest))
             for each in truths:
                 known = said.setdefault(each["prediction_id"], [])
-                content = (each["label"], each["observed_at"], each["source"])
+                label = _said(msgspec.json.decode(each["label"]))
+                content = (label, each["observed_at"], each["source"])
                 if content in known:
                     recorded.append((known.index(content) + 1, False))
                     continue
@@ -311,6 +371,13 @@ def _url(address: str) -> sa.URL:
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise StoreError(f"events.store: no driver ({error}); expected {FORMS}") from error
     return url
+
+
+def _said(label: Any) -> str:
+    """Return a label as JSON; a number has one spelling, as SQLite makes 7 of 7.0."""
+    if isinstance(label, float) and label.is_integer() and abs(label) < LARGE:
+        label = int(label)
+    return msgspec.json.encode(label).decode()
 
 
 def _as_is(text: str) -> str:

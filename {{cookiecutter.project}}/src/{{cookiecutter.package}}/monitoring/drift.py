@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
+from ..checks import Finding
 from ..encoding import UNSEEN, Matrix
 from ..reference import WINDOWS, Sample, entity_codes, last
 from ..settings import Monitoring
@@ -30,37 +31,6 @@ Counts = npt.NDArray[np.int64]
 LEAST_ROWS = 30
 # Cells of which a window is expected to have fewer rows are put together (Cochran, 1954).
 LEAST_EXPECTED = 5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What the tests of one kind say of one column.
-
-    Attributes
-    ----------
-    column : str
-    kind : str
-        ``shape``, ``missing`` or ``unseen``.
-    score : float
-        The size of the difference: of a shape the largest difference between both distribution
-        functions, or for categories half the sum of the differences of their shares; otherwise
-        the difference of the two shares. From 0 to 1.
-    p : float
-        How likely a check has one so significant without any drift, at most.
-    alarm : bool
-    n : int
-        Rows of the window that were looked at.
-    change : str
-        In a few words, such as ``higher``.
-    """
-
-    column: str
-    kind: Kind
-    score: float
-    p: float
-    alarm: bool
-    n: int
-    change: str
 
 
 @dataclass(frozen=True)
@@ -182,6 +152,25 @@ def check(
     tests = sum(outcome.tests for _, outcome in outcomes)
     findings = tuple(_finding(name, outcome, tests, settings) for name, outcome in outcomes)
     return Check("checked", events, len(rows), tests, findings, untested)
+
+
+def examples(found: Check, window: Mapping[str, Matrix], most: int) -> list[int]:
+    """Return the positions of events that show what is least likely of a check.
+
+    Those that lack the value or have an unseen one, or have the largest values, or the smallest;
+    the last ones where that does not tell, or nothing is an alarm.
+    """
+    alarms = sorted((each for each in found.findings if each.alarm), key=_urgency)
+    shown: Matrix = np.zeros(found.events)
+    if alarms:
+        values = window[alarms[0].column]
+        shown = {
+            "more missing": np.isnan(values).astype(float),
+            "more unseen": (values == UNSEEN).astype(float),
+            "higher": np.nan_to_num(values, nan=-np.inf),
+            "lower": np.nan_to_num(-values, nan=-np.inf),
+        }.get(alarms[0].change, shown)
+    return [int(i) for i in np.argsort(shown, kind="stable")[::-1][:most]]
 
 
 def streaks(history: Sequence[tuple[float, Sequence[str]]]) -> tuple[Streak, ...]:

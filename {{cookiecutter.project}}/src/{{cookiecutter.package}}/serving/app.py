@@ -19,6 +19,7 @@ from . import admin, errors, feedback, routes, source
 from .batching import Batcher
 from .description import DOORS, openapi
 from .front import Front
+from .gauges import Gauges
 from .headers import completed
 from .holds import Holds
 from .keys import Keys, guarded
@@ -84,6 +85,7 @@ def create_app(settings: Settings, folder: Path | None = None, hot: bool = True)
         app.state.log = EventLog(settings.events.folder, durable=settings.events.mode == "disk")
         shadow = Shadow(rollout, app.state.log, metrics)
         metrics.backlog = partial(_backlog, settings.events.folder)
+        metrics.join(Gauges(settings.events.store))
     app.state.batcher = Batcher(app.state.log, metrics, shadow)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     for each in rollout.slots:

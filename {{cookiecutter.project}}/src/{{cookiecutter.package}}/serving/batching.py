@@ -146,7 +146,8 @@ class Batcher:
             return
         self.metrics.phase(DECODE, call.decoded - call.started)
         # Numbers are counted in the loop's thread alone: two would lose some.
-        self._count(*await to_thread.run_sync(_timed, call.served, [call], limiter=self._threads))
+        timed = await to_thread.run_sync(_timed, call.served, [call], limiter=self._threads)
+        self._count(call.served, *timed)
         await asyncio.shield(self._record([call]))
 
     async def _tick(self, served: Served) -> None:
@@ -155,11 +156,11 @@ class Batcher:
         for call in calls:
             metrics.phase(DECODE, call.decoded - call.started)
             metrics.phase(QUEUE, start - call.decoded)
-        self._count(*_timed(served, calls))
+        self._count(served, *_timed(served, calls))
         await self._record(calls)
 
-    def _count(self, rows: int, warned: int, seconds: float) -> None:
-        self.metrics.rows(rows, warned)
+    def _count(self, served: Served, rows: int, warned: int, seconds: float) -> None:
+        self.metrics.predicted(served.role, rows, warned)
         self.metrics.batch(rows)
         self.metrics.phase(MODEL, seconds)
 

@@ -14,8 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import State
 
 from .. import events, ingestion
-from ..contract import Contract, Label
-from ..encoding import shortened
+from ..contract import Contract
+from ..encoding import label
 from ..errors import StoreError
 from ..settings import Events
 from .bodies import read
@@ -113,23 +113,6 @@ def _truths(body: bytes, contract: Contract) -> list[Truth]:
     if wrong:
         raise _invalid(wrong)
     return truths
-
-
-def label(contract: Contract, value: Any) -> Label:
-    """Return a label as the contract spells it; raise ValueError where it is none."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if contract.classes:
-        for known in contract.classes:
-            if known == value and isinstance(known, bool) == isinstance(value, bool):
-                return known
-        raise ValueError(f"expected one of {shortened(contract.classes)}, not {value!r}")
-    if contract.task == "regression":
-        if not is_number:
-            raise ValueError(f"expected a number, not {value!r}")
-        return float(value)
-    if not is_number and not isinstance(value, str):
-        raise ValueError(f"expected a group, text or a number, not {value!r}")
-    return value  # type: ignore[no-any-return]
 
 
 def _invalid(problems: Sequence[tuple[Sequence[int | str], str]]) -> RequestError:

@@ -17,7 +17,7 @@ from pathlib import Path
 from struct import unpack
 from tempfile import mkstemp
 from time import perf_counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 from prometheus_client import CollectorRegistry, Metric
@@ -30,15 +30,35 @@ from prometheus_client.metrics_core import (
 from prometheus_client.utils import floatToGoString
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+    from ..events import Role
+
 OTHER = "other"
 METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", OTHER)
-STATUSES = (
+STATUSES: tuple[int | str, ...] = (
     *(200, 201, 202, 204, 206, 304, 307, 400, 401, 403, 404, 405, 406, 408, 409, 413),
     *(415, 416, 422, 429, 500, 501, 502, 503, 504, OTHER),
 )
 PHASES = ("decode", "queue", "model", "write")
 DECODE, QUEUE, MODEL, WRITE = range(len(PHASES))
 SWAPS = ("loaded", "refused", "rolled_back")
+ROLES: tuple[Role, ...] = ("champion", "canary", "shadow")
+# What routes that predict end in, and why they failed to: the code that answers of a status have.
+PREDICTING = ("/predict", "/invocations", "/infer")
+REASONS = {
+    400: "malformed",
+    401: "unauthorized",
+    408: "request_timeout",
+    413: "too_large",
+    422: "invalid",
+    429: "busy",
+    500: "internal",
+    503: "unavailable",
+    504: "timeout",
+}
+FAILED = 400
 REQUEST_SECONDS = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
@@ -50,9 +70,10 @@ PHASE_SECONDS = (
 BATCH_ROWS = tuple(float(1 << i) for i in range(13))
 
 # The cells: gauges first, then counters; a histogram is a cell a bucket, and the sum.
-IN_FLIGHT, QUEUED, ROWS, WARNINGS, WRITTEN, REFUSED, DROPPED, SWAPPED = range(8)
+IN_FLIGHT, QUEUED, WARNINGS, WRITTEN, REFUSED, DROPPED, SWAPPED = range(7)
 GAUGES = 2
-PHASED = SWAPPED + len(SWAPS)
+PREDICTED = SWAPPED + len(SWAPS)
+PHASED = PREDICTED + len(ROLES)
 PHASE_CELLS = len(PHASE_SECONDS) + 2
 BATCHED = PHASED + len(PHASES) * PHASE_CELLS
 TIMED = BATCHED + len(BATCH_ROWS) + 2
@@ -62,6 +83,12 @@ DOOR_CELLS = len(STATUSES)
 
 _STATUS = {status: i for i, status in enumerate(STATUSES)}
 _METHOD = {method: i for i, method in enumerate(METHODS)}
+_PREDICTED = {role: PREDICTED + i for i, role in enumerate(ROLES)}
+_REASON = {
+    i: OTHER if isinstance(status, str) else REASONS.get(status, OTHER)
+    for i, status in enumerate(STATUSES)
+    if isinstance(status, str) or status >= FAILED
+}
 _LAST_STATUS, _LAST_METHOD = len(STATUSES) - 1, len(METHODS) - 1
 
 
@@ -105,7 +132,8 @@ class Metrics:
         self._folder = folder
         self._root = os.getppid() if folder else os.getpid()
         # Workers of another version of this code count in other cells.
-        layout = (*self.routes, METHODS, STATUSES, PHASES, SWAPS, REQUEST_SECONDS, PHASE_SECONDS)
+        names = (*self.routes, METHODS, STATUSES, PHASES, SWAPS, ROLES)
+        layout = (*names, REQUEST_SECONDS, PHASE_SECONDS)
         self._prefix = f"{crc32(repr(layout).encode()):08x}-"
         self.cells = memoryview(_mapping(folder, self._prefix, 8 * self._size)).cast("d")
         for gauge in range(GAUGES):
@@ -146,9 +174,9 @@ class Metrics:
         cells[start + bisect_left(PHASE_SECONDS, seconds)] += 1
         cells[start + PHASE_CELLS - 1] += seconds
 
-    def rows(self, rows: int, warnings: int = 0) -> None:
-        """Count predicted rows, and the warnings in their answers."""
-        self.cells[ROWS] += rows
+    def predicted(self, role: Role, rows: int, warnings: int = 0) -> None:
+        """Count rows that a model predicted, and the warnings in their answers."""
+        self.cells[_PREDICTED[role]] += rows
         if warnings:
             self.cells[WARNINGS] += warnings
 
@@ -178,6 +206,10 @@ class Metrics:
         """Count a change of the model: ``loaded``, ``refused`` or ``rolled_back``."""
         self.cells[SWAPPED + SWAPS.index(result)] += 1
 
+    def join(self, collector: Collector) -> None:
+        """Let numbers that are kept elsewhere be told with these."""
+        self._registry.register(collector)
+
     def exposition(self) -> bytes:
         """Return the numbers of all workers as Prometheus reads them."""
         return generate_latest(self._registry)
@@ -186,14 +218,18 @@ class Metrics:
         """Yield the numbers of all workers; called by prometheus_client."""
         cells = self._sums()
         yield from self._requests(cells)
+        yield from self._predictions(cells)
         yield _gauge("http_requests_in_flight", "Requests being answered.", cells[IN_FLIGHT])
         spent = HistogramMetricFamily(
-            "prediction_phase_seconds", "Time of each part of a prediction.", labels=["phase"]
+            "prediction_phase_seconds", "Time of what is around the model.", labels=["phase"]
         )
+        text = "Time of a run of the model."
+        took = HistogramMetricFamily("model_predict_duration_seconds", text)
         for i, phase in enumerate(PHASES):
-            _add(spent, [phase], PHASE_SECONDS, cells[PHASED + i * PHASE_CELLS :])
+            labels, family = ([], took) if i == MODEL else ([phase], spent)
+            _add(family, labels, PHASE_SECONDS, cells[PHASED + i * PHASE_CELLS :])
+        yield took
         yield spent
-        yield _counter("prediction_rows", "Rows predicted.", cells[ROWS])
         unfamiliar = "Values unlike those the model was trained on."
         passed = "Requests that the shadow had no time for."
         yield _counter("prediction_shadow_dropped", passed, cells[DROPPED])
@@ -223,6 +259,23 @@ class Metrics:
                 _add(seconds, [path], REQUEST_SECONDS, cells[start:])
         yield answered
         yield seconds
+
+    def _predictions(self, cells: list[float]) -> Iterator[Metric]:
+        rows = CounterMetricFamily("model_predictions", "Rows predicted.", labels=["role"])
+        for role, cell in _PREDICTED.items():
+            rows.add_metric([role], cells[cell])
+        yield rows
+        text = "Requests for predictions that were answered with an error."
+        errors = CounterMetricFamily("model_prediction_errors", text, labels=["reason"])
+        failed = dict.fromkeys(_REASON.values(), 0.0)
+        for path, route in self.routes.items():
+            if path.endswith(PREDICTING):
+                start = self._counted + (route * DOORS + _METHOD["POST"]) * DOOR_CELLS
+                for i, reason in _REASON.items():
+                    failed[reason] += cells[start + i]
+        for reason, number in failed.items():
+            errors.add_metric([reason], number)
+        yield errors
 
     def _models(self, cells: list[float]) -> Iterator[Metric]:
         labels = ["name", "version", "role"]

@@ -68,6 +68,7 @@ class Shadow:
             calls = self._waiting[:MOST_AT_ONCE]
             del self._waiting[:MOST_AT_ONCE]
             answered = await loop.run_in_executor(self._thread, _answered, served, calls)
+            self.metrics.predicted(served.role, sum(len(call.rows) for call in answered))
             now, end = time.time(), perf_counter()
             # The champion's log is full, or its disk away: then nobody is answered either.
             with suppress(OSError):

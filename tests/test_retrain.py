@@ -1,0 +1,157 @@
+"""retrain.yml: without secrets, with a reason and too few truths, and what its script tells."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import engine
+import pytest
+from conftest import TEMPLATE, environment
+from runner import STANDINS, TOOLS
+
+SCRIPT = TEMPLATE / ".github/retrain.sh"
+# Predictions about the training rows, each a little different, with their truths.
+ASKED = """
+import json, sys, time
+import pandas as pd, sqlalchemy as sa
+from penguins import contract, encoding, store
+agreed, frame = contract.read("contract.json"), pd.read_parquet("data/train.parquet").head(160)
+rows = encoding.plain_rows(agreed, frame.assign(body_mass_g=frame.body_mass_g + 1))
+now = time.time()
+events, truths = [], []
+for i, (row, label) in enumerate(zip(rows, frame.species)):
+    events.append({
+        "prediction_id": f"p{i}", "request_id": f"p{i}", "ts": now - 1000 + i, "entity_key": None,
+        "model_name": "Penguins", "model_version": "x", "role": "champion", "schema_hash": "",
+        "features": json.dumps(row), "output": json.dumps({"prediction": label}), "score": 1.0,
+        "latency_ms": 1.0, "status": 200,
+    })
+    truths.append({
+        "prediction_id": f"p{i}", "label": json.dumps(label), "observed_at": None, "source": None
+    })
+with store.opened(sys.argv[1]) as opened:
+    with opened.writing() as connection:
+        connection.execute(sa.insert(store.prediction_event), events)
+    opened.record(truths)
+"""
+STAND_IN = """#!/usr/bin/env bash
+if [[ $* == *"setting image.model" ]]; then echo "$MODEL"; exit; fi
+printf '%s\\n' "$@" >called; echo "a stage ran"; printf '%b' "$SAID"; exit "$CODE"
+"""
+
+
+@pytest.fixture
+def hub(runner, monkeypatch):
+    """The default project on a stand-in of GitHub."""
+    if not engine.client() or not (TOOLS / "act").exists():
+        pytest.skip("no act, or no Docker engine")
+    runner.remote = runner.folder / "remote.git"
+    runner.git("init", "--quiet", "--bare", str(runner.remote))
+    # Act names the repository by the address that is fetched from.
+    runner.git("remote", "set-url", "--push", "origin", runner.remote.as_uri())
+    (runner.folder / "calls.jsonl").touch()
+    monkeypatch.setenv("STANDIN_GH", str(runner.folder))
+    monkeypatch.setenv("PATH", f"{STANDINS}{os.pathsep}{os.environ['PATH']}")
+    return runner
+
+
+def calls(folder):
+    """List the calls of gh, without those of act itself."""
+    lines = map(json.loads, (folder / "calls.jsonl").read_text().splitlines())
+    return [" ".join(each["argv"]) for each in lines if each["argv"] != ["auth", "token"]]
+
+
+def test_without_secrets(hub):
+    """A project that has no store of events yet is told so, and stays green."""
+    run = hub.act("retrain.yml", "schedule")
+    assert (0, {"retrain": "success"}) == (run.code, run.jobs), run.text
+    assert "set the secrets EVENTS_STORE (of the environment monitoring)" in run.text
+    assert [] == run.trace
+
+
+def test_too_few_truths_become_a_pull_request(hub, default_project):
+    """The rows and the record of the pipeline wait in one pull request, with the gate's table."""
+    events = f"sqlite:///{hub.folder}/events.db"
+    models = f"sqlite:///{shutil.copy(default_project / 'mlflow.db', hub.folder)}"
+    python = [default_project / ".venv/bin/python"]
+    variables = environment(
+        MLFLOW_TRACKING_URI=models, PYTHONPATH=str(default_project / "src"), STANDIN_GH=hub.folder
+    )
+    for words in (["-c", ASKED, events], ["-m", "penguins", "promote"]):
+        subprocess.run([*python, *words], cwd=default_project, env=variables, check=True)
+    shutil.copy(default_project / "contract.json", hub.repository)
+    hub.change("params.yaml", "estimator: auto", "estimator: random_forest")
+    main = hub.git("rev-parse", "HEAD")
+    secrets = {"EVENTS_STORE": events, "MLFLOW_TRACKING_URI": models}
+    run = hub.act("retrain.yml", "workflow_dispatch", secrets=secrets, inputs={"why": "by hand"})
+    assert (0, {"retrain": "success", "propose": "success"}) == (run.code, run.jobs), run.text
+    # Rows that are like one of the training are not counted.
+    assert re.search(r"waits for a person: \d\d truths, 300 are needed", run.text)
+    assert {"reports", "proposal"} == {
+        call["inputs"]["name"] for call in run.trace if call["action"] == "upload-artifact"
+    }
+    branch = ["--git-dir", str(hub.remote)]
+    assert main == hub.git(*branch, "rev-parse", "retrain^")
+    changed = hub.git(*branch, "diff", "--name-only", main, "retrain").split()
+    assert ["data/feedback/rows.parquet", "dvc.lock"] == changed
+    made = calls(hub.folder)
+    assert ["auth setup-git", "pr list"] == [made[0], made[1][:7]]
+    assert made[2].startswith("pr create --head retrain --base main")
+    assert 3 == len(made)
+    body = (hub.folder / "calls.jsonl").read_text()
+    assert "balanced_accuracy" in body
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "model", "told"),
+    [
+        (0, "retrain   nothing: nothing wants it\\n", "train", "outcome=nothing\n"),
+        (0, "retrain   promoted: drift\\ncheck  x\\n", "train", "outcome=promoted\n"),
+        (
+            0,
+            "retrain   promoted: drift\\n",
+            "models:/a@champion",
+            "outcome=promoted\ndeploy=true\n",
+        ),
+        (0, "retrain   rolled back: v\\n", "models:/a/1", "outcome=rolled back\ndeploy=true\n"),
+        (10, "error: version 2 is refused\\ncheck  x\\n", "models:/a/1", "outcome=refused\n"),
+        (6, "error: a stage failed\\n", "train", None),
+    ],
+    ids=["nothing", "promoted", "image", "rolled back", "refused", "failed"],
+)
+def test_what_the_script_tells(tmp_path, code, said, model, told):
+    """Refusals are green, failures are red; only an image that holds the champion is built."""
+    for name in (".venv/bin", "src/penguins"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "src/penguins/cli.py").touch()
+    python = tmp_path / ".venv/bin/python"
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    output, summary = tmp_path / "output", tmp_path / "summary"
+    own = {"SAID": said, "CODE": str(code), "MODEL": model, "WHY": "a $(touch x) reason"}
+    own |= {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(summary)}
+    run = subprocess.run(
+        [SCRIPT, "run"], cwd=tmp_path, env={**os.environ, **own}, capture_output=True, text=True
+    )
+    words = ["-m", "penguins", "retrain", "--why", "a $(touch x) reason"]
+    assert words == (tmp_path / "called").read_text().splitlines()
+    if told is None:
+        assert (code, False, False) == (run.returncode, output.exists(), summary.exists())
+        return
+    assert (0, told) == (run.returncode, output.read_text())
+    outcome = told.split("\n")[0].partition("=")[2]
+    last = said.replace("\\n", "\n")
+    assert f"### Retraining: {outcome}\n<pre>\n{last}</pre>\n" == summary.read_text()
+
+
+@pytest.mark.parametrize("workflow", ["deploy.yml", "main.yml"])
+def test_the_image_is_built_by_what_the_project_has(tmp_path, workflow):
+    """The new champion is deployed as a push to main would be."""
+    (tmp_path / ".github/workflows").mkdir(parents=True)
+    (tmp_path / ".github/workflows" / workflow).touch()
+    path = f"{STANDINS}{os.pathsep}{os.environ['PATH']}"
+    own = {"PATH": path, "STANDIN_GH": str(tmp_path)}
+    subprocess.run([SCRIPT, "deploy"], cwd=tmp_path, env={**os.environ, **own}, check=True)
+    assert [f"workflow run {workflow} --ref main"] == calls(tmp_path)

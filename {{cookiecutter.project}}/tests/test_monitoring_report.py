@@ -1,0 +1,310 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from {{ cookiecutter.package }} import rounds
+from {{ cookiecutter.package }}.checks import Finding, Model, Window
+from {{ cookiecutter.package }}.contract import Column, Contract, Target
+from {{ cookiecutter.package }}.errors import StoreError
+from {{ cookiecutter.package }}.monitoring import drift, page, report, sentences
+from {{ cookiecutter.package }}.monitoring.account import Account
+from {{ cookiecutter.package }}.monitoring.monitor import Outcome, Subject
+from {{ cookiecutter.package }}.monitoring.windows import Events, Place, columns
+from {{ cookiecutter.package }}.reference import LOSS, PREDICTION, sample
+
+NOW = 1_795_359_600.0  # 2026-11-22, 15:00 UTC
+MODEL = Model("Garden", "0123456789ab")
+NASTY = "<script>alert(1)</script> [x](y) @all"
+CONTRACT = Contract(
+    "binary",
+    Target("alive", ("no", "yes")),
+    (
+        Column("height", "numeric"),
+        Column("bed", "categorical", categories=("Nord", "Süd")),
+        Column("planted", "datetime"),
+        Column("owner", "categorical", categories=("Ada", "Eve")),
+    ),
+)
+
+
+def generated(rows, seed=0):
+    """Rows as the reference has them."""
+    made = np.random.default_rng(seed)
+    return [
+        {
+            "height": float(height),
+            "bed": bed,
+            "planted": "2026-01-01",
+            "owner": owner,
+        }
+        for height, bed, owner in zip(
+            made.normal(100, 10, rows),
+            made.choice(["Nord", "Süd"], rows),
+            made.choice(["Ada", "Eve"], rows),
+            strict=True,
+        )
+    ]
+
+
+def events(rows, labels=()):
+    """These rows as events of the last hour, all answered with yes."""
+    places = [Place(NOW - 3600 + i, f"{i}") for i in range(len(rows))]
+    said = [{"prediction": "yes", "probabilities": {"no": 0.1, "yes": 0.9}} for _ in rows]
+    return Events(places, rows, said, np.full(len(rows), 0.9), None, list(labels))
+
+
+@pytest.fixture
+def look(settings_with):
+    """The function that looks at rows, and at truths where errors are given."""
+    settings = settings_with(events={"entity": "owner"})
+    first = events(generated(1000))
+    held, _ = columns(first, CONTRACT, (), None)
+    groups = {"bed": ("Nord", "Süd"), "owner": ("Ada", "Eve"), PREDICTION: ("no", "yes")}
+    held[PREDICTION] = np.ones(1000)
+    samples = [sample(name, groups.get(name), values) for name, values in held.items()]
+    samples.append(sample(LOSS, None, np.zeros(1000)))
+    watched = Subject(MODEL, CONTRACT, tuple(samples), {"metrics": {}}, Path())
+
+    def account(rows=None, status="drift", detail=None, performed=None, **parts):
+        seen = events(generated(100, 1) if rows is None else rows)
+        values, _ = columns(seen, CONTRACT, watched.samples, None)
+        found = drift.check(samples[:-1], values, settings.monitoring)
+        confirmed = status in ("drift", "degraded")
+        streaks = [
+            {"column": name, "checks": 3, "since": NOW - 3300}
+            for name in found.drifted
+            if confirmed
+        ]
+        drifted = Window(
+            MODEL,
+            "drift",
+            found.state,
+            found.events,
+            found.rows,
+            NOW - 3600,
+            NOW - 3500,
+            "last",
+            found.alarm,
+            confirmed,
+            found.findings,
+            {"drifted": list(found.drifted), "confirmed": streaks, "untested": {}, **(detail or {})}
+            | {"waiting": 3, "needed": 50, "estimated": 0.9}
+            | {"examples": [seen.rows[i] for i in drift.examples(found, values, 5)]},
+            7,
+        )
+        drifted = parts.pop("drifted", drifted)
+        performed = performed or Window(MODEL, "performance", "no truths")
+        outcome = Outcome(MODEL, status, drifted, performed)
+        history = (drifted,) if drifted.state == "checked" else ()
+        late = (performed,) if performed.state == "checked" else ()
+        return settings, Account(NOW, "Garden", outcome, "", watched, history, late, events=seen)
+
+    return account
+
+
+def higher(rows=100):
+    """Rows in which everything is taller."""
+    return [row | {"height": row["height"] + 10} for row in generated(rows, 1)]
+
+
+def errors(loss=0.25, confirmed=True):
+    """A window of truths with more errors than in training."""
+    detail = {"loss": loss, "reference": 0.05, "labelled": 400, "needed": 300, "slices": []}
+    detail |= {"metrics": {"accuracy": 0.75}, "intervals": {"accuracy": [0.7, 0.8]}}
+    found = (Finding(LOSS, "loss", loss - 0.05, 1e-6, True, 400, "more errors", 0.15),)
+    return Window(
+        MODEL,
+        "performance",
+        "checked",
+        400,
+        400,
+        0.0,
+        NOW,
+        "x",
+        True,
+        confirmed,
+        found,
+        detail | {"trained": {"accuracy": 0.95}},
+    )
+
+
+def test_drift_in_one_sentence(look):
+    """The headline names the column, the way it changed, since when, and how often it was seen."""
+    _, account = look(higher())
+    told = report.facts(account)
+    since = "height is higher than in training since 14:05 UTC today; confirmed in 3 checks"
+    assert since == told["headline"]
+    assert ("drift", ["height"], 7) == (
+        told["status"],
+        told["drift"]["drifted"],
+        told["drift"]["window"],
+    )
+    streak = {"column": "height", "checks": 3, "since": "2026-11-22T14:05:00Z"}
+    assert [streak] == told["drift"]["streaks"]
+    (change,) = sentences.changes(account)
+    assert re.fullmatch(r"half of the values are above 110; before, above 9\d\.\d", change.amount)
+
+
+WAITING = Window(MODEL, "drift", "window not full", detail={"waiting": 3, "needed": 50})
+
+
+@pytest.mark.parametrize(
+    ("status", "parts", "headline"),
+    [
+        ("steady", {}, "No drift in the last 100 predictions"),
+        (
+            "suspected",
+            {"rows": higher()},
+            "height is higher than in training in one check: not confirmed yet",
+        ),
+        (
+            "degraded",
+            {"performed": errors()},
+            "The model errs more than on the held-out rows: 25\u00a0% of its answers are wrong, "
+            "5\u00a0% then",
+        ),
+        (
+            "suspected",
+            {"performed": errors(confirmed=False)},
+            "The model errs more than on the held-out rows: 25\u00a0% of its answers are wrong, "
+            "5\u00a0% then in one check: not confirmed yet",
+        ),
+        (
+            "waiting",
+            {"drifted": Window(MODEL, "drift", "no events")},
+            "No predictions of version 0123456789ab yet",
+        ),
+        (
+            "waiting",
+            {"drifted": WAITING},
+            "Too few predictions of version 0123456789ab yet: 3 of 50",
+        ),
+        (
+            "waiting",
+            {"drifted": replace(WAITING, state="reference too small")},
+            "Drift cannot be tested: the reference is too small",
+        ),
+    ],
+    ids=["steady", "suspected", "degraded", "errors", "nothing", "few", "reference"],
+)
+def test_every_state_in_one_sentence(look, status, parts, headline):
+    """Whatever a look comes to, page, Markdown and facts say it in the same words."""
+    settings, account = look(status=status, **parts)
+    told = report.facts(account)
+    assert headline == told["headline"]
+    assert f"<h1>{headline}</h1>" in page.build(account, settings, told)
+    assert report.markdown(account, settings.monitoring, told).startswith(f"**{headline}.**\n")
+
+
+@pytest.mark.parametrize(
+    ("detail", "words"),
+    [
+        ({"late": 4}, "4 predictions of the last window came after it was checked"),
+        ({"future": 2}, "Clock skew: 2 predictions bear a time that has not come"),
+        ({"skipped": 1200}, "1,200 older predictions were left out"),
+        ({"other": {"name": "Garden", "version": "ba98"}}, "are of version ba98 of Garden"),
+        ({"untested": {"bed": "not in the events"}}, "“bed”: not in the events"),
+    ],
+    ids=["late", "clock", "skipped", "version", "column"],
+)
+def test_what_limits_a_look_is_said(look, detail, words):
+    """What a look could not see stands beside its verdict, in words."""
+    settings, account = look(detail=detail)
+    told = report.facts(account)
+    assert any(words in note for note in told["notes"])
+    assert words in page.build(account, settings, told)
+
+
+def test_values_from_outside_are_only_text(look):
+    """What clients sent is neither markup, nor a link, nor a mention."""
+    rows = [row | {"bed": NASTY} if i % 4 else row for i, row in enumerate(generated(100, 1))]
+    settings, account = look(rows)
+    told = report.facts(account)
+    html = page.build(account, settings, told)
+    written = report.markdown(account, settings.monitoring, told)
+    for text in (html, written):
+        assert "&lt;script&gt;alert(1)" in text
+        assert "<script" not in text
+    assert not re.search(r"@all|\[x\]", written)
+    assert not re.search(r"url\(|@import|https?://|\ssrc=", html)
+
+
+def test_examples_show_the_change_and_nobody(look):
+    """The rows that changed most are shown, never whom they are about; none where none shall be."""
+    rows = higher()
+    settings, account = look(rows)
+    shown = page.examples(account, settings, sentences.changes(account))
+    tallest = sorted((row["height"] for row in rows), reverse=True)[:5]
+    assert tallest == [row["values"][0] for row in shown["rows"]]
+    assert ["height", "bed", "planted"] == shown["columns"]
+    none = settings.model_copy(
+        update={"monitoring": settings.monitoring.model_copy(update={"examples": 0})}
+    )
+    assert 'id="examples"' not in page.build(account, none, report.facts(account))
+
+
+def test_markdown_has_no_row(look):
+    """An issue may be public: it tells of columns, not of rows."""
+    settings, account = look(higher())
+    tallest = max(row["height"] for row in account.events.rows)
+    written = report.markdown(account, settings.monitoring, report.facts(account))
+    assert f"{tallest:.3g}" not in written
+
+
+def test_an_estimate_is_labelled_as_blind(look):
+    """What is estimated without truths says that it cannot see concept drift."""
+    settings, account = look(status="steady")
+    html = " ".join(page.build(account, settings, report.facts(account)).split())
+    assert "<b>90 %</b> of this window's answers are right" in html
+    assert "cannot see that the world changed" in html
+
+
+def test_a_store_that_is_away(road, settings_with, tmp_path, monkeypatch):
+    """The report says that nobody looked, and the command fails."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "store.db").mkdir()
+    sections = road.settings.model_dump()
+    sections["events"] |= {"store": f"sqlite:///{tmp_path}/store.db"}
+    said = []
+    with pytest.raises(StoreError, match="unable to open database file"):
+        rounds.look(settings_with(**sections), said.append)
+    told = json.loads(report.FACTS.read_text(encoding="utf-8"))
+    assert ("failed", None) == (told["status"], told["version"])
+    assert "unable to open database file" in told["error"]
+    html = report.PAGE.read_text(encoding="utf-8")
+    written = report.MARKDOWN.read_text(encoding="utf-8")
+    assert "<h1>The monitor could not look</h1>" in html
+    assert written.startswith("**The monitor could not look.**")
+    assert all("unable to open database file" in text for text in (html, written))
+
+
+def test_a_look_at_nothing(each_road, monkeypatch, tmp_path):
+    """Each task's model that answered nobody yet has a report that says so."""
+    monkeypatch.chdir(tmp_path)
+    said = []
+    rounds.look(each_road.settings, said.append)
+    version = each_road.predictor.card["version"]
+    told = json.loads(report.FACTS.read_text(encoding="utf-8"))
+    assert ("waiting", version) == (told["status"], told["version"])
+    assert said[0].startswith(f"waiting, version {version}")
+
+
+def test_watching_goes_on_after_an_error(settings_with, tmp_path, monkeypatch):
+    """What cannot be reached now may be there the next time; Ctrl-C ends it."""
+    monkeypatch.chdir(tmp_path)
+    turns = []
+
+    def pause(seconds):
+        turns.append(seconds)
+        if len(turns) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds.time, "sleep", pause)
+    said = []
+    rounds.watch(settings_with(), 60, said.append)
+    assert ["error", "error", "stopped"] == [line.partition(":")[0] for line in said]
+    assert [60, 60] == turns
