@@ -160,7 +160,7 @@ class Loop:
     def check(self):
         """Run the monitor; return how things stand, and what it said."""
         said = self.run("monitor")
-        status = re.match(r"monitor +(\w+)", said)[1]
+        status = re.match(r"(\w+), version", said)[1]
         if status in ALARMS:
             self.mark("alarm")
         return status, said
