@@ -274,9 +274,7 @@ def address(tmp_path) -> str:
     """The address of an empty store; TEST_STORE may name a PostgreSQL database to be emptied."""
     url = os.environ.get("TEST_STORE")
     if url:
-        import sqlalchemy
-
-        engine = sqlalchemy.create_engine(url)
+        engine = sa.create_engine(url)
         with engine.begin() as connection:
             connection.exec_driver_sql("DROP SCHEMA public CASCADE")
             connection.exec_driver_sql("CREATE SCHEMA public")

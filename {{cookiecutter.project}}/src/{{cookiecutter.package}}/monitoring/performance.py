@@ -111,7 +111,7 @@ def estimated(contract: Contract, events: Events) -> float | None:
     it is shown, and never an alarm. Garg et al. (2022), Leveraging Unlabeled Data to Predict
     Out-of-Distribution Performance, call it average confidence.
     """
-    if not contract.classes or not len(events) or np.isnan(events.scores).all():
+    if not contract.classes or not events.rows or np.isnan(events.scores).all():
         return None
     return float(np.nanmean(events.scores))
 
