@@ -196,9 +196,11 @@ PROJECT_FAULTS = {
     ),
     "two threads count": (
         "src/penguins/serving/batching.py",
-        "self._count(*await to_thread.run_sync("
-        "_timed, call.served, [call], limiter=self._threads))",
-        "await to_thread.run_sync(lambda: self._count(*_timed(call.served, [call])))",
+        "timed = await to_thread.run_sync(_timed, call.served, [call], limiter=self._threads)\n"
+        "        self._count(call.served, *timed)",
+        "await to_thread.run_sync(\n"
+        "            lambda: self._count(call.served, *_timed(call.served, [call]))\n"
+        "        )",
         "test_serving_batching.py::test_numbers_are_counted_in_one_thread",
     ),
     "an event is read without its checksum": (
