@@ -31,8 +31,6 @@ LABELS = {
     ("river", ""): "river, ADWIN",
     ("prometheus", ""): "Prometheus, 3 sd rule",
 }
-# What river and Prometheus are asked of needs numbers; Prometheus is a rule, no library.
-INSTALLED = ("numpy", "scipy")
 
 
 def simulate(python, project, folder, counts):
@@ -122,13 +120,7 @@ def page(found, sizes, losses):
         "nannyml": "NannyML, CBPE (needs no truths)",
     }
     for tool, title in titles.items():
-        cells = [
-            share(
-                sum(each[""] for said in losses[tool, case] for each in said["alarms"]),
-                sum(len(said["alarms"]) for said in losses[tool, case]),
-            )
-            for case in ("steady", "flips")
-        ]
+        cells = [rate(losses, tool, "", case) for case in ("steady", "flips")]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     lines += [
         "",
@@ -180,7 +172,7 @@ def main():
                     said.append(ask(pythons[tool], tool, path, project))
                 (losses if is_loss else found)[tool, case] = said
         print(file=sys.stderr)
-        versions = versions_of(project, *INSTALLED)
+        versions = versions_of(project, "numpy", "scipy")
     pins = [(KIT / f"benchmarks/monitors-{peer}.txt").read_text().split() for peer in PEERS]
     versions += "; " + ", ".join(" ".join(pin).replace("==", " ") for pin in pins)
     lines = page(found, sizes, losses)

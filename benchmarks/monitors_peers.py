@@ -16,8 +16,6 @@ import warnings
 
 import numpy as np
 
-FLIPS = "flips"
-
 
 def frame(table, levels, rows=slice(None)):
     """Return arrays as the table that a user would have."""

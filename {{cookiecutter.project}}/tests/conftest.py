@@ -337,9 +337,11 @@ def judge(address) -> Callable[[str], int]:
                     known = checks.read(connection, model, window.kind, 1)
                 checks.write(store, window, known[-1].id if known else None)
             waits = {"state": "window not full", "detail": {"waiting": 7, "late": 2}}
-            checks.looked(store, Look(model, status, waits, {"state": "checked", "detail": {}}))
+            look = Look(model, status, waits, {"state": "checked", "detail": {}})
+            checks.looked(store, look)
             with store.reading() as connection:
-                return [window.id for window in checks.current(connection)][status == "degraded"]
+                told = checks.verdicts(connection, look)
+            return told[status == "degraded"].id
 
     return find
 

@@ -22,7 +22,8 @@ from {{ cookiecutter.package }}.store import (
 def success(stream):
     """When the monitor last came to its end."""
     with stores.opened(stream.address) as store, store.reading() as connection:
-        return checks.last_success(connection)
+        look = checks.last_look(connection)
+    return look.ts if look else None
 
 
 def test_nothing_is_there_yet(stream):

@@ -38,7 +38,7 @@ def test_what_the_monitor_found_is_told(scrape, judge, address):
     for status in ("drift", "steady", "drift", "drift"):
         judge(status)
     with checks_of(address) as connection:
-        moment = checks.last_success(connection)
+        moment = checks.last_look(connection).ts
     states = dict.fromkeys(gauges.STATES, 0) | {"drift": 1}
     assert {
         UP: 1,

@@ -117,7 +117,7 @@ class Look:
     drift, performance : mapping
         What the look found besides windows: ``state``, why no more was checked, and a ``detail``.
     ts : float
-        When it ended, without an error.
+        When it ended, seconds since 1970: without an error, and no other monitor at work.
     """
 
     model: Model
@@ -216,35 +216,31 @@ def last_look(connection: sa.Connection) -> Look | None:
     return Look(model, found.status, detail["drift"], detail["performance"], found.ts)
 
 
-def last_success(connection: sa.Connection) -> float | None:
-    """Return when a monitor last came to its end, seconds since 1970; None where none did.
-
-    It does so also where there was nothing to check; not where another one was at work.
-    """
-    last: float | None = connection.scalar(sa.select(sa.func.max(monitor_look.c.ts)))
-    return last
-
-
-def current(connection: sa.Connection) -> tuple[Window, ...]:
-    """Return the last verdict of each kind, with its findings, of the model looked at last.
+def verdicts(connection: sa.Connection, look: Look) -> tuple[Window, Window]:
+    """Return the last verdicts about the model of a look, with their findings.
 
     Returns
     -------
-    tuple of Window
-        Of drift and of performance; where there was no verdict yet, its state says why. What the
-        last look found since, such as events that wait, stands in its detail. Empty where no
-        monitor ever looked.
+    drift, performance : Window
+        Where there was no verdict yet, its state says why. What the look found since, such as
+        events that wait, stands in its detail.
     """
-    if not (look := last_look(connection)):
-        return ()
-    return tuple(verdict(connection, look, kind) for kind in KINDS)
+    return _verdict(connection, look, "drift"), _verdict(connection, look, "performance")
 
 
-def verdict(connection: sa.Connection, look: Look, kind: Kind) -> Window:
-    """Return the last window of one kind, brought up to date by a look."""
+def _verdict(connection: sa.Connection, look: Look, kind: Kind) -> Window:
     state, detail = getattr(look, kind)["state"], getattr(look, kind)["detail"]
     known = read(connection, look.model, kind, 1) or [Window(look.model, kind, state)]
     return replace(known[-1], detail={**known[-1].detail, **detail})
+
+
+def began(connection: sa.Connection, model: Model, kind: Kind) -> int | None:
+    """Return the id of the first confirmed window since the last one without an alarm, if any."""
+    table, same = monitor_window.c, _of(model, kind)
+    calm = sa.select(sa.func.coalesce(sa.func.max(table.id), 0)).where(same, ~table.alarm)
+    chosen = same & table.confirmed & (table.id > calm.scalar_subquery())
+    number: int | None = connection.scalar(sa.select(sa.func.min(table.id)).where(chosen))
+    return number
 
 
 def claim(store: Store, key: str, kind: str, detail: Mapping[str, Any]) -> bool:

@@ -12,11 +12,9 @@ import sqlalchemy as sa
 from .contract import Contract
 from .encoding import encode_rows, label, shortened
 from .errors import ContractError, SettingsError
+from .monitoring.windows import ANSWERED
 from .settings import Events
-from .smoke import PREFIX
-from .store import FAILED, ground_truth, opened, prediction_event
-
-CHAMPION = "champion"
+from .store import ground_truth, latest, opened, prediction_event
 
 _event, _truth = prediction_event.c, ground_truth.c
 
@@ -98,15 +96,9 @@ def _statement(contract: Contract, most: int, since: float | None) -> sa.Select[
     columns: Sequence[Any] = (_event.features, _event.entity_key, _event.ts)
     chosen = sa.select(*columns)
     if contract.target:
-        later = ground_truth.alias("later").c
-        is_latest = ~sa.exists().where(
-            later.prediction_id == _truth.prediction_id, later.revision > _truth.revision
-        )
         same = _truth.prediction_id == _event.prediction_id
-        chosen = sa.select(*columns, _truth.label).join(ground_truth, same).where(is_latest)
-    chosen = chosen.where(
-        _event.role == CHAMPION, _event.status < FAILED, ~_event.request_id.startswith(PREFIX)
-    )
+        chosen = sa.select(*columns, _truth.label).join(ground_truth, same).where(latest())
+    chosen = chosen.where(*ANSWERED)
     if since is not None:
         chosen = chosen.where(_event.ts >= since)
     return chosen.order_by(_event.ts.desc(), _event.prediction_id.desc()).limit(most)

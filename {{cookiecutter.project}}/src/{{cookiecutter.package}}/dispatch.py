@@ -124,7 +124,7 @@ def dispatch(settings: Settings, repository: Repository) -> Dispatched:
                 state = look.status if look else "never looked at"
                 return Dispatched(False, f"nothing to do: the model is {state}")
             before = _last_start(connection)
-            windows = [checks.verdict(connection, look, kind) for kind in checks.KINDS]
+            windows = checks.verdicts(connection, look)
         if before and (left := hours * HOUR - (time.time() - before)) > 0:
             return Dispatched(
                 False,

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, Text, and_, cast, func, select
+from sqlalchemy import Select, Text, cast, select
 
 from .artifacts import replacing
 from .errors import StoreError
-from .store import ground_truth, opened, prediction_event
+from .store import ground_truth, latest, opened, prediction_event
 
 ROWS = 10_000
 MOMENTS = ("ts", "observed_at")
@@ -67,13 +67,9 @@ def export(address: str, path: Path, since: str | None = None, until: str | None
 
 
 def _statement(since: float | None, until: float | None) -> Select[Any]:
-    event, truth, later = prediction_event.c, ground_truth.c, ground_truth.alias("later").c
-    same = later.prediction_id == truth.prediction_id
-    latest = select(func.max(later.revision)).where(same).scalar_subquery()
-    joined = prediction_event.outerjoin(
-        ground_truth,
-        and_(event.prediction_id == truth.prediction_id, truth.revision == latest),
-    )
+    event, truth = prediction_event.c, ground_truth.c
+    same = event.prediction_id == truth.prediction_id
+    joined = prediction_event.outerjoin(ground_truth, same & latest())
     texts = ("features", "output")
     asked = [cast(each, Text).label(each.name) if each.name in texts else each for each in event]
     told = [cast(truth.label, Text).label("label"), truth.observed_at, truth.source, truth.revision]

@@ -18,7 +18,6 @@ from .monitoring import monitor, performance, windows
 from .reference import LOSS, sample
 from .registry import CHAMPION
 from .settings import Monitoring, Settings
-from .smoke import PREFIX
 from .store import FAILED, Store, monitor_action, opened, prediction_event
 
 SWAP = "swap"
@@ -138,11 +137,6 @@ def _due(
 
 def _failures(connection: sa.Connection, model: Model, size: int) -> tuple[int, int]:
     """Return how many of the newest events of a model there are, and how many of these failed."""
-    chosen = sa.select(_event.status).where(
-        _event.role == windows.CHAMPION,
-        _event.model_name == model.name,
-        _event.model_version == model.version,
-        ~_event.request_id.startswith(PREFIX),
-    )
+    chosen = sa.select(_event.status).where(*windows.of(model), *windows.ASKED)
     found = connection.scalars(chosen.order_by(_event.ts.desc()).limit(size)).all()
     return len(found), sum(status >= FAILED for status in found)

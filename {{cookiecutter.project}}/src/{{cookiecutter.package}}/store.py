@@ -347,6 +347,14 @@ def opened(address: str) -> Iterator[Store]:
         yield store
 
 
+def latest() -> sa.ColumnElement[bool]:
+    """Return the condition that of a prediction's truths one is the latest."""
+    truth, later = ground_truth.c, ground_truth.alias("later").c
+    return ~sa.exists().where(
+        later.prediction_id == truth.prediction_id, later.revision > truth.revision
+    )
+
+
 def pieces(values: Sequence[str]) -> Iterator[Sequence[str]]:
     """Cut what is looked up into as much as one statement takes."""
     for start in range(0, len(values), PARAMETERS):

@@ -68,7 +68,7 @@ def collect(settings: Settings, outcome: Outcome, now: float | None = None) -> A
         Where what is served cannot be read.
     """
     model, labelled, events = outcome.model, None, None
-    watched = subject(settings)
+    watched = outcome.watched or subject(settings)
     with opened(settings.events.store) as store, store.reading() as connection:
         drifts, performances = (
             tuple(checks.read(connection, model, kind, SHOWN)) for kind in checks.KINDS

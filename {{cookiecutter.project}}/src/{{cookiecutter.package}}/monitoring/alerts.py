@@ -11,13 +11,11 @@ from email.utils import formatdate, make_msgid
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
 from .. import checks
 from ..artifacts import write_json
 from ..checks import CHECKED, Window
 from ..settings import Alerts, Settings
-from ..store import Store, monitor_window, opened
+from ..store import Store, opened
 from . import sentences
 from .account import Account
 
@@ -72,7 +70,7 @@ def _episode(
     """Tell one channel of an episode that began, or of the one that it was told of last."""
     kind = f"alert {channel} {window.kind}"
     with store.reading() as connection:
-        began = _began(connection, window)
+        began = checks.began(connection, window.model, window.kind)
         last = next(iter(checks.actions(connection, kind)), None)
     detail: dict[str, Any] = {"model": vars(window.model), "window": window.id}
     if began is not None:
@@ -89,22 +87,6 @@ def _episode(
         if failure:
             checks.release(store, key)
         yield _line(channel, subject, failure)
-
-
-def _began(connection: sa.Connection, window: Window) -> int | None:
-    """Return the first confirmed window since the last one without an alarm."""
-    table = monitor_window.c
-    same = (
-        (table.model_name == window.model.name)
-        & (table.model_version == window.model.version)
-        & (table.kind == window.kind)
-    )
-    calm = sa.select(sa.func.coalesce(sa.func.max(table.id), 0)).where(same, ~table.alarm)
-    found = sa.select(sa.func.min(table.id)).where(
-        same, table.confirmed, table.id > calm.scalar_subquery()
-    )
-    number: int | None = connection.scalar(found)
-    return number
 
 
 def message(account: Account) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class Outcome:
         Windows that were checked now.
     overtaken : bool
         Whether another monitor was at work, and this one left it alone.
+    watched : Subject or None
+        What was looked at; None where that is told by the store alone.
     """
 
     model: Model
@@ -51,6 +53,7 @@ class Outcome:
     performance: Window
     fresh: int = 0
     overtaken: bool = False
+    watched: "Subject | None" = field(default=None, repr=False, compare=False)
 
     @property
     def streaks(self) -> list[dict[str, Any]]:
@@ -126,7 +129,7 @@ def monitor(
             found = _outcome(connection, look, fresh + more, overtaken or also)
         if not found.overtaken:
             checks.looked(store, replace(look, status=found.status))
-    return found
+    return replace(found, watched=watched)
 
 
 def current(settings: Settings) -> Outcome | None:
@@ -139,7 +142,7 @@ def current(settings: Settings) -> Outcome | None:
 def _outcome(
     connection: sa.Connection, look: Look, fresh: int = 0, overtaken: bool = False
 ) -> Outcome:
-    drifted, performed = (checks.verdict(connection, look, kind) for kind in checks.KINDS)
+    drifted, performed = checks.verdicts(connection, look)
     # The store names examples alone, so that what is erased there is erased here as well.
     rows = windows.rows(connection, drifted.detail.get("examples", ()))
     drifted = replace(drifted, detail={**drifted.detail, "examples": rows})

@@ -29,6 +29,10 @@ _ORDER = (_event.ts, _event.prediction_id)
 _REVERSED = tuple(each.desc() for each in _ORDER)
 _COLUMNS = (_event.features, _event.output, _event.score, _event.entity_key, *_ORDER)
 
+# What the champion was asked by clients, and of that what it answered.
+ASKED = (_event.role == CHAMPION, ~_event.request_id.startswith(PREFIX))
+ANSWERED = (*ASKED, _event.status < FAILED)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -227,16 +231,17 @@ def numbers(values: Sequence[Any]) -> Matrix:
         return np.fromiter(plain, float, len(values))
 
 
+def of(model: Model) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions that an event is of a model."""
+    return _event.model_name == model.name, _event.model_version == model.version
+
+
 def _named(model: Model) -> tuple[sa.ColumnElement[bool], ...]:
-    return (
-        _event.model_name == model.name,
-        _event.model_version == model.version,
-        _event.role == CHAMPION,
-    )
+    return (*of(model), _event.role == CHAMPION)
 
 
 def _of(model: Model) -> tuple[sa.ColumnElement[bool], ...]:
-    return (*_named(model), _event.status < FAILED, ~_event.request_id.startswith(PREFIX))
+    return (*of(model), *ANSWERED)
 
 
 def _between(after: Place | None, last: Place | float) -> tuple[sa.ColumnElement[bool], ...]:

@@ -116,15 +116,14 @@ def read(address: str) -> Known:
                 return Known()
             if not (look := checks.last_look(connection)):
                 return Known()
-            drift, performance = (checks.verdict(connection, look, kind) for kind in checks.KINDS)
+            drift, performance = checks.verdicts(connection, look)
             windows = checks.read(connection, look.model, "drift", MOST_ALARMS, findings=False)
-            success = checks.last_success(connection)
     finally:
         store.close()
     loss = next((each for each in performance.findings if each.kind == "loss"), None)
     return Known(
         look.status,
-        success or 0.0,
+        look.ts,
         # What is no number is kept as nothing.
         tuple((f.column, f.kind, f.score) for f in drift.findings if f.score is not None),
         checks.alarms(windows),
