@@ -119,6 +119,12 @@ KIT_FAULTS = {
         "REGISTRY_PASSWORD",
         "test_github.py::test_what_the_pages_set[none]",
     ),
+    "an issue is closed while it lasts": (
+        f"{TEMPLATE}/.github/monitor.sh",
+        '"$status" = steady',
+        '"$status" != steady',
+        "test_monitoring.py::test_an_issue_is_closed_when_it_is_over",
+    ),
 }
 
 PROJECT_FAULTS = {
@@ -307,6 +313,90 @@ PROJECT_FAULTS = {
         "dict.fromkeys(now) | known.agreed == now",
         "known.agreed == now",
         "test_stages.py::test_a_contract_outlives_a_new_setting",
+    ),
+    "a new truth decides nothing": (
+        "src/penguins/packaging.py",
+        "    if known := feedback.read(agreed):\n        frame, held",
+        "    if (known := feedback.read(agreed)) and not known:\n        frame, held",
+        "test_feedback.py::test_the_pipeline_follows",
+    ),
+    "too few truths decide": (
+        "src/penguins/release.py",
+        "undecided = rows < least",
+        "undecided = False",
+        "test_retraining.py::test_too_few_truths_are_for_a_person",
+    ),
+    "a champion that errs more stays": (
+        "src/penguins/probation.py",
+        "worse = found is not None and found.alarm",
+        "worse = False",
+        "test_retraining.py::test_a_champion_that_errs_more_is_taken_back",
+    ),
+    "a refused dispatch is never asked for again": (
+        "src/penguins/dispatch.py",
+        "checks.release(store, reason.key)",
+        "pass",
+        "test_dispatch.py::test_a_refusal_gives_the_claim_back",
+    ),
+    "a retraining by hand starts no cooldown": (
+        "src/penguins/dispatch.py",
+        'STARTED = ("dispatch", "retrain")',
+        'STARTED = ("dispatch",)',
+        "test_dispatch.py::test_a_retraining_by_hand_counts",
+    ),
+    "a store that hangs is up": (
+        "src/penguins/serving/gauges.py",
+        "up = self._up and not (reader and reader.is_alive())",
+        "up = self._up",
+        "test_serving_gauges.py::test_a_store_that_hangs_keeps_nobody",
+    ),
+    "every window is an alarm in a row": (
+        "src/penguins/serving/gauges.py",
+        "checks.alarms(windows)",
+        "len(windows)",
+        "test_serving_gauges.py::test_what_the_monitor_found_is_told",
+    ),
+    "two monitors keep the same window": (
+        "src/penguins/checks.py",
+        ".where(same)) != after",
+        ".where(same)) == -5",
+        "test_monitor.py::test_two_monitors_at_once",
+    ),
+    "an event is in two windows": (
+        "src/penguins/monitoring/windows.py",
+        "place > _literal(after)",
+        "place >= _literal(after)",
+        "test_monitor.py::test_windows_go_on_where_they_ended",
+    ),
+    "who is overtaken says that it looked": (
+        "src/penguins/monitoring/monitor.py",
+        "if not found.overtaken:",
+        "if found:",
+        "test_monitor.py::test_who_is_overtaken_leaves_no_heartbeat",
+    ),
+    "chance is degradation": (
+        "src/penguins/monitoring/performance.py",
+        "share = (values.sum() + 1) / (len(values) + 2)",
+        "share = values.mean()",
+        "test_performance.py::test_chance_is_no_degradation",
+    ),
+    "an episode is told with each window": (
+        "src/penguins/checks.py",
+        "(table.id > calm.scalar_subquery())",
+        "(table.id > 0)",
+        "test_monitoring_alerts.py::test_an_episode_is_told_when_it_begins_and_when_it_ends",
+    ),
+    "an alert that did not arrive is not sent again": (
+        "src/penguins/monitoring/alerts.py",
+        "checks.release(store, key)",
+        "pass",
+        "test_monitoring_alerts.py::test_a_channel_that_fails_is_tried_again",
+    ),
+    "a report names somebody": (
+        "src/penguins/monitoring/page.py",
+        " if each != settings.events.entity",
+        "",
+        "test_monitoring_report.py::test_examples_show_the_change_and_nobody",
     ),
 }
 

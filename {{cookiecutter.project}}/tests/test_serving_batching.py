@@ -97,6 +97,19 @@ def test_an_event_tells_of_request_and_answer(served, log):
     assert contract.startswith(event.schema)
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 100])
+def test_what_the_model_failed_at_is_an_event(served, log, monkeypatch, rows_at_once):
+    """In the loop or in a thread: the store learns that there was no answer."""
+    monkeypatch.setattr(served, "rows_at_once", rows_at_once)
+    monkeypatch.setattr(batching, "predict", lambda *_: 1 / 0)
+    batcher = Batcher(log, Metrics([]))
+    (call,), (said,) = answered(batcher, lambda: [call_of(served, 3, rows=2)])
+    assert isinstance(said, ZeroDivisionError)
+    (event,) = kept(log)
+    assert (call.body, b"", 500) == (event.body, event.answer, event.status)
+    assert served.version == event.version
+
+
 def test_an_answer_waits_for_its_event(served, log, monkeypatch):
     """Where the log cannot be written nobody is answered, and the next tick tries again."""
     batcher = Batcher(log, metrics := Metrics([]))

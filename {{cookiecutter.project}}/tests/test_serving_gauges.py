@@ -13,6 +13,7 @@ from {{ cookiecutter.package }}.errors import StoreError
 from {{ cookiecutter.package }}.serving import gauges
 from {{ cookiecutter.package }}.serving.app import create_app
 from {{ cookiecutter.package }}.serving.gauges import Gauges, Known
+from {{ cookiecutter.package }}.store import opened
 
 UP = ("model_monitor_store_up",)
 
@@ -37,7 +38,7 @@ def test_what_the_monitor_found_is_told(scrape, judge, address):
     """Each finding has its gauge; a state is 1, the others 0; labels are columns and kinds."""
     for status in ("drift", "steady", "drift", "drift"):
         judge(status)
-    with checks_of(address) as connection:
+    with opened(address) as store, store.reading() as connection:
         moment = checks.last_look(connection).ts
     states = dict.fromkeys(gauges.STATES, 0) | {"drift": 1}
     assert {
@@ -55,12 +56,6 @@ def test_what_the_monitor_found_is_told(scrape, judge, address):
         ("model_loss_labelled_events",): 320,
         ("model_loss_excess_lower_bound",): 0.05,
     } == scrape()
-
-
-def checks_of(address):
-    from {{ cookiecutter.package }}.store import Store
-
-    return Store(address).reading()
 
 
 def test_before_any_monitor_nothing_is_claimed(scrape):

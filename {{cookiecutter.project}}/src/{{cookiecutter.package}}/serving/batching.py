@@ -10,6 +10,8 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from http import HTTPStatus
 from itertools import repeat
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
@@ -139,7 +141,17 @@ class Batcher:
         ------
         RequestError
             Where its event cannot be kept.
+        Exception
+            Whatever the model fails with; that it failed is an event as well.
         """
+        try:
+            await self._answer(call)
+        except Exception:
+            if not call.answer:
+                self._failed(call)
+            raise
+
+    async def _answer(self, call: Call) -> None:
         if len(call.rows) <= call.served.rows_at_once:
             if error := await asyncio.shield(self.submit(call)):
                 raise error
@@ -179,6 +191,15 @@ class Batcher:
         self.metrics.phase(WRITE, perf_counter() - start)
         if self.shadow:
             self.shadow.offer(calls)
+
+    def _failed(self, call: Call) -> None:
+        """Keep that a call has no answer, where there is room for it."""
+        if self.log is None:
+            return
+        failed = event(call, time.time(), perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR)
+        with suppress(OSError):
+            self.log.append([failed])
+            self.metrics.events(1)
 
     async def _synced(self, log: EventLog) -> None:
         """Wait for a sync that begins after this moment; whoever waits meanwhile shares it."""
@@ -226,8 +247,8 @@ def _timed(served: Served, calls: Sequence[Call]) -> tuple[int, int, float]:
     return rows, warned, perf_counter() - start
 
 
-def event(call: Call, now: float, end: float) -> Event:
-    """Make the event of an answered call.
+def event(call: Call, now: float, end: float, status: int = 200) -> Event:
+    """Make the event of a call.
 
     Parameters
     ----------
@@ -236,6 +257,8 @@ def event(call: Call, now: float, end: float) -> Event:
         Seconds since 1970.
     end : float
         The same moment, as `time.perf_counter` has it.
+    status : int
+        Of the HTTP answer.
     """
     served = call.served
     return Event(
@@ -246,7 +269,7 @@ def event(call: Call, now: float, end: float) -> Event:
         served.model.version,
         served.schema,
         served.role,
-        200,
+        status,
         (end - call.started) * 1000,
         call.body,
         call.answer,
