@@ -37,9 +37,8 @@ def test_nothing_is_there_yet(stream):
         found.fresh,
     )
     assert before <= success(stream) <= time.time()
-    assert "waiting, version v1; drift: no events (0 of 100); performance: no truths (0 of 50)" == (
-        monitor.explain(found)
-    )
+    assert (0, 100) == (found.drift.detail["waiting"], found.drift.detail["needed"])
+    assert (0, 50) == (found.performance.detail["waiting"], found.performance.detail["needed"])
 
 
 def test_what_waits_is_counted(stream):
@@ -92,7 +91,8 @@ def test_drift_is_suspected_then_confirmed(stream):
     stream.add(50, shift=20)
     found = stream.look()
     assert ("suspected", ()) == (found.status, tuple(found.streaks))
-    assert "  height: wider by 0.396, not confirmed yet" in monitor.explain(found)
+    alarms = {each.column: (each.change, each.score) for each in found.drift.findings if each.alarm}
+    assert ("wider", pytest.approx(0.396, abs=0.001)) == alarms["height"]
     stream.add(50, shift=20)
     found = stream.look()
     assert "drift" == found.status
@@ -138,7 +138,7 @@ def test_errors_are_degradation(stream):
     stream.tell(stream.add(1, flips=0.4))
     found = stream.look()
     assert "degraded" == found.status
-    assert "  (loss): more errors by 0.2" in monitor.explain(found)
+    assert "more errors" == found.performance.findings[0].change
     assert 100 == found.performance.events
     assert not found.drift.confirmed
 
@@ -150,7 +150,6 @@ def test_late_events(stream):
     stream.add(7, ts=stream.START + 50.5)
     found = stream.look()
     assert (7, 0) == (found.drift.detail["late"], found.fresh)
-    assert "  7 events came after their window was checked" in monitor.explain(found)
     assert (first.drift.id, 20) == (found.drift.id, found.drift.detail["waiting"])
     last = stream.add(30)[-1]
     assert last == stream.look().drift.last_id
@@ -163,7 +162,6 @@ def test_clocks_that_are_ahead(stream):
     stream.add(50, ts=ahead)
     found = stream.look()
     assert (1, 50) == (found.fresh, found.drift.detail["future"])
-    assert "  50 events bear a time that has not come: a clock is wrong" in monitor.explain(found)
     found = stream.look(now=ahead)
     assert (1, ahead) == (found.fresh, found.drift.last)
     assert "future" not in found.drift.detail
@@ -190,7 +188,6 @@ def test_a_model_is_swapped(stream):
         found.performance.state,
     )
     assert {"name": "Garden", "version": "v1"} == found.drift.detail["other"]
-    assert "  the newest event is of version v1, not of what is served" in monitor.explain(found)
     for _ in range(3):
         stream.add(30, shift=30, model_version="v1")
         stream.add(34)
@@ -265,7 +262,6 @@ def test_columns_that_come_and_go(stream):
         (each.column, each.kind) for each in found.drift.findings if each.alarm
     ]
     assert "new since the reference" == found.drift.detail["untested"]["weight"]
-    assert "  weight: not tested, new since the reference" in monitor.explain(found)
 
 
 def test_all_values_are_missing(stream):
@@ -338,7 +334,6 @@ def test_a_clustering(stream_of):
     found = stream.look()
     assert ("no target", "checked") == (found.performance.state, found.drift.state)
     assert {"height", "(prediction)"} == set(found.drift.detail["drifted"])
-    assert "; performance: no target" in monitor.explain(found)
 
 
 def test_the_reference_is_too_small(stream):
@@ -347,7 +342,7 @@ def test_the_reference_is_too_small(stream):
     stream.add(100)
     found = stream.look()
     assert ("waiting", "reference too small") == (found.status, found.drift.state)
-    assert "drift: reference too small (200 of 300)" in monitor.explain(found)
+    assert (200, 300) == (found.drift.detail["waiting"], found.drift.detail["needed"])
 
 
 def test_labels_of_nobody(stream):

@@ -147,6 +147,8 @@ def test_drift_in_one_sentence(look):
     assert [streak] == told["drift"]["streaks"]
     (change,) = sentences.changes(account)
     assert re.fullmatch(r"half of the values are above 110; before, above 9\d\.\d", change.amount)
+    line = f"  height is higher than in training: {change.amount}"
+    assert line in sentences.summary(account).splitlines()
 
 
 WAITING = Window(MODEL, "drift", "window not full", detail={"waiting": 3, "needed": 50})
@@ -192,8 +194,10 @@ WAITING = Window(MODEL, "drift", "window not full", detail={"waiting": 3, "neede
     ids=["steady", "suspected", "degraded", "errors", "nothing", "few", "reference"],
 )
 def test_every_state_in_one_sentence(look, status, parts, headline):
-    """Whatever a look comes to, page, Markdown and facts say it in the same words."""
+    """Whatever a look comes to, terminal, page, Markdown and facts say it in the same words."""
     settings, account = look(status=status, **parts)
+    said = sentences.summary(account).splitlines()[0]
+    assert f"{status}, version 0123456789ab: {headline}" == said
     told = report.facts(account)
     assert headline == told["headline"]
     assert f"<h1>{headline}</h1>" in page.build(account, settings, told)
@@ -216,6 +220,7 @@ def test_what_limits_a_look_is_said(look, detail, words):
     settings, account = look(detail=detail)
     told = report.facts(account)
     assert any(words in note for note in told["notes"])
+    assert words in sentences.summary(account)
     assert words in page.build(account, settings, told)
 
 

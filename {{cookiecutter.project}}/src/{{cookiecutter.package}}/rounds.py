@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from . import probation
 from .errors import ProjectError
-from .monitoring import alerts, report
+from .monitoring import alerts, report, sentences
 from .monitoring.account import Account, collect, failed
-from .monitoring.monitor import explain, monitor
+from .monitoring.monitor import monitor
 from .settings import Settings
 
 
@@ -20,7 +20,7 @@ def look(settings: Settings, say: Callable[[str], None]) -> None:
     ----------
     settings : Settings
     say : callable
-        Is told how things stand, a line for each finding.
+        Is told how things stand, with a line for each finding.
 
     Raises
     ------
@@ -28,12 +28,11 @@ def look(settings: Settings, say: Callable[[str], None]) -> None:
         Where it could not look; the report says so, and so do the messages.
     """
     try:
-        outcome = monitor(settings)
-        account = collect(settings, outcome)
+        account = collect(settings, monitor(settings))
     except ProjectError as error:
         _tell(failed(settings, error), settings, say)
         raise
-    say(explain(outcome))
+    say(sentences.summary(account))
     _tell(account, settings, say)
     if taken_back := probation.judge(settings):
         say(taken_back)

@@ -91,11 +91,13 @@ def _episode(
 
 def message(account: Account) -> tuple[str, str]:
     """Say what is the matter: a subject and a text."""
-    lines = [f"{sentences.headline(account)}."]
-    for each in sentences.changes(account):
-        said = f": {each.amount}" if each.amount else ""
-        lines.append(f"- {each.title}{said}")
-    lines += ["", sentences.NEXT[account.status], "The report: reports/monitoring.html"]
+    lines = [
+        f"{sentences.headline(account)}.",
+        *(f"- {each}" for each in sentences.changes(account)),
+        "",
+        sentences.NEXT[account.status],
+        "The report: reports/monitoring.html",
+    ]
     return f"{_name(account)}: {sentences.headline(account)}", "\n".join(lines)
 
 

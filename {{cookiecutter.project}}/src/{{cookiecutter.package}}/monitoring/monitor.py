@@ -1,7 +1,7 @@
 """The monitor: looks at the events that came since it looked last, and says how things stand."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -153,45 +153,6 @@ def _outcome(
 def _told(window: Window) -> dict[str, Any]:
     """Return what a look found besides windows that were checked."""
     return {"state": window.state, "detail": {} if window.state == CHECKED else window.detail}
-
-
-def explain(outcome: Outcome) -> str:
-    """Say how things stand, in one line and one more for each alarm and each oddity."""
-    drifted, performed = outcome.drift, outcome.performance
-    lines = [
-        f"{outcome.status}, version {outcome.model.version}; "
-        f"drift: {_state(drifted, 'events')}; performance: {_state(performed, 'truths')}"
-    ]
-    since = {streak["column"] for streak in outcome.streaks}
-    for finding in (*drifted.findings, *performed.findings):
-        if finding.alarm:
-            counted = finding.column in since or (finding.kind == "loss" and performed.confirmed)
-            state = "confirmed" if counted else "not confirmed yet"
-            lines.append(f"  {finding.column}: {finding.change} by {finding.score:.3g}, {state}")
-    lines += [f"  {column}: not tested, {why}" for column, why in _untested(drifted)]
-    return "\n".join([*lines, *(f"  {each}" for each in _oddities(drifted.detail))])
-
-
-def _state(window: Window, what: str) -> str:
-    if window.state == CHECKED:
-        return f"{window.events:,} {what} checked"
-    needed, waiting = window.detail.get("needed"), window.detail.get("waiting", 0)
-    return f"{window.state} ({waiting:,} of {needed:,})" if needed else window.state
-
-
-def _untested(window: Window) -> list[tuple[str, str]]:
-    return list(window.detail.get("untested", {}).items())
-
-
-def _oddities(detail: Mapping[str, Any]) -> Iterator[str]:
-    if number := detail.get("future"):
-        yield f"{number:,} events bear a time that has not come: a clock is wrong"
-    if number := detail.get("late"):
-        yield f"{number:,} events came after their window was checked: see settle_seconds"
-    if number := detail.get("skipped"):
-        yield f"{number:,} events were passed over: the monitor had not run for long"
-    if other := detail.get("other"):
-        yield f"the newest event is of version {other['version']}, not of what is served here"
 
 
 class _Drift:

@@ -59,6 +59,9 @@ class Change:
     checks: int = 1
     since: float | None = None
 
+    def __str__(self) -> str:
+        return f"{self.title}: {self.amount}" if self.amount else self.title
+
 
 def moment(ts: float, now: float) -> str:
     """Write a moment, short where it is of the same day."""
@@ -91,6 +94,15 @@ def headline(account: Account) -> str:
         return capital(f"{first.title}{more} in one check: not confirmed yet")
     since = f" since {moment(first.since, account.now)}" if first.since is not None else ""
     return capital(f"{first.title}{more}{since}; confirmed in {first.checks} checks")
+
+
+def summary(account: Account) -> str:
+    """Say what there is to know, in lines: how things stand, what changed, what is odd."""
+    version = f", version {account.outcome.model.version}" if account.outcome else ""
+    lines = [f"{account.status}{version}: {headline(account)}"]
+    for each in changes(account):
+        lines.append(f"  {each}{'' if each.confirmed else ' (not confirmed yet)'}")
+    return "\n".join([*lines, *(f"  {each}" for each in notes(account))])
 
 
 def changes(account: Account) -> list[Change]:
