@@ -7,7 +7,6 @@ begins: false alarms, power, events until it alarms, errors in labelled events, 
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -186,9 +185,10 @@ def alone(folder, project):
     """Return the size of an environment with what our checks import, and nothing else."""
     script = "from importlib.metadata import version as v; print(*(f'{n}=={v(n)}' for n in %r))"
     names = ("numpy", "scipy", "sqlalchemy", "pydantic-settings", "msgspec", "pyyaml")
-    pins = run(project / ".venv/bin/python", "-c", script % (names,)).split()
-    subprocess.run([KIT / ".venv/bin/uv", "venv", "--quiet", folder], check=True)
-    run(KIT / ".venv/bin/uv", "pip", "install", "--python", folder / "bin/python", *pins)
+    python, uv = project / ".venv/bin/python", KIT / ".venv/bin/uv"
+    pins = run(python, "-c", script % (names,)).split()
+    run(uv, "venv", "--quiet", "--python", python, folder)
+    run(uv, "pip", "install", "--python", folder / "bin/python", *pins)
     return megabytes(folder)
 
 

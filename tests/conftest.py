@@ -23,8 +23,8 @@ TEMPLATE = KIT / "{{cookiecutter.project}}"
 PASSWORD = "geh:eim%/?"
 QUOTED = "geh%3Aeim%25%2F%3F"
 # These come first, so that no worker is left alone with one of them at the end.
-LONGEST = ["workflows", "ssh", "update", "supply", "dag", "crash", "projects", "mutations"]
-LONGEST += ["releases", "lifecycle", "static", "site", "kubernetes", "demo"]
+LONGEST = ["workflows", "projects", "ssh", "dag", "lifecycle", "mutations", "events", "loop"]
+LONGEST += ["benchmarks", "crash", "openapi", "update", "demo", "supply", "static", "site"]
 
 
 def pytest_collection_modifyitems(items):

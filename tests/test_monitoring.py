@@ -118,6 +118,41 @@ def test_what_was_told_is_known_on_a_new_machine(hub):
     assert ["webhook", "email"] == json.loads(memory.read_text())
 
 
+GONE_BACK = {9: "c", 8: "a", 7: "c", 6: "b", 5: "a"}
+
+
+@pytest.mark.parametrize(
+    ("images", "bundles", "found"),
+    [
+        (GONE_BACK, [9, 7, 5], 9),
+        (GONE_BACK, [8, 7, 6, 5], 7),
+        (dict.fromkeys(GONE_BACK, "c"), [5], 5),
+        (GONE_BACK, [8, 6], None),
+        ({}, [8], None),
+        ({}, [9], 9),
+    ],
+    ids=["pushed", "gone back", "far back", "expired", "unknown", "no target"],
+)
+def test_the_bundle_is_of_what_serves(hub, images, bundles, found):
+    """It is the last deployment's; where that went back to an image, that of the image."""
+    kept = [(f"{run}/bundle/card.json", {"run": run}) for run in bundles]
+    kept += [
+        (f"{run}/deployment/deployment.json", {"image": image}) for run, image in images.items()
+    ]
+    for path, content in kept:
+        file = hub.folder / "kept" / path
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(content))
+    answers = [
+        {"call": "^run list", "out": "".join(f"{run}\n" for run in GONE_BACK)},
+        # gh run download RUN --name NAME --dir FOLDER
+        {"call": "^run download", "run": 'cp -r "kept/$3/$5/." "$7" 2>/dev/null || kill $PPID'},
+    ]
+    hub.say("fetch", *answers)
+    card = hub.folder / "bundle/card.json"
+    assert found == (json.loads(card.read_text())["run"] if card.exists() else None)
+
+
 def test_no_shell_in_a_headline(hub):
     """A name of a column or category that came from outside is a word, not a command."""
     nasty = "$(touch owned) `touch owned` \"quoted\" 'single' is higher"

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-from itertools import product
 
 import pytest
 import uv
@@ -47,20 +46,20 @@ def tools(shared_folder):
     return install
 
 
-@pytest.mark.parametrize(
-    ("manager", "quality", "version"),
-    [
-        pytest.param(*pair, version, id="-".join([*pair, version]))
-        for pair, version in product(combinations(), ("3.11", "3.12", "3.13"))
-        # Sources do not depend on the manager, and pylint takes minutes.
-        if pair != ("venv", "black") or version == "3.12"
-    ],
-)
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize(("manager", "quality"), combinations())
 def test_the_output_passes_its_own_lint(tmp_path, tools, manager, quality, version):
     """Not one finding in the unmodified project: formatter, linters and types."""
     project = generate(tmp_path, manager=manager, quality=quality, python=version)
     shared_venv = tools(quality, version)
     (project / ".venv").symlink_to(shared_venv)
+    own = TOOLS[quality]
+    if (manager, version) != ("venv", "3.11"):
+        # It takes minutes, and sources depend on neither; test_workflows.py runs it on the default.
+        own = [tool for tool in own if tool != "pylint"]
+        makefile = project / "Makefile"
+        lines = makefile.read_text().splitlines(keepends=True)
+        makefile.write_text("".join(line for line in lines if "$(RUN)pylint" not in line))
     said = make(
         project,
         "--old-file=.venv/.installed",
@@ -69,8 +68,8 @@ def test_the_output_passes_its_own_lint(tmp_path, tools, manager, quality, versi
         MYPY_CACHE_DIR=str(shared_venv / "mypy"),
     ).splitlines()
     ran = [line.split()[0].removeprefix(".venv/bin/") for line in said if line.startswith(".venv")]
-    assert TOOLS[quality] == ran
-    assert "?? .venv\n" == status(project)
+    assert own == ran
+    assert {" M Makefile", "?? .venv"} >= set(status(project).splitlines())
 
 
 def status(project):

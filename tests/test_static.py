@@ -382,6 +382,15 @@ def test_gate(root):
     assert "always()" == jobs["gate"]["if"]
 
 
+@pytest.mark.parametrize("result", ["success", "failure", "cancelled", "skipped"])
+def test_one_job_closes_the_gate(result):
+    """Whatever is no success of a single job is none of the run."""
+    (step,) = workflows(TEMPLATE)["ci.yml"]["jobs"]["gate"]["steps"]
+    results = {"RESULTS": f"success {result} success"}
+    done = subprocess.run(["bash", "-c", step["run"]], env=results, capture_output=True)
+    assert (result == "success") == (done.returncode == 0)
+
+
 def test_shell_scripts(project):
     """Shellcheck finds nothing in the scripts that workflows and the Makefile call."""
     scripts = sorted([*project.glob(".github/*.sh"), *project.glob("deploy/*.sh")])

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What monitor.yml asks of GitHub:
-#   fetch   the bundle that the last deployment kept: what serves; and whether it was told that nobody looks
+#   fetch   the bundle of what the last deployment serves; and whether it was told that nobody looks
 #   issue   one issue, labelled "monitoring", that says how things stand: opened when drift or errors are
 #           confirmed or the monitor could not look, renewed by each look, closed when that is over
 set -euo pipefail
@@ -8,15 +8,29 @@ set -euo pipefail
 BLIND="The monitor could not look"
 
 fetch() {
-  local run
-  run=$(gh run list --workflow deploy --branch main --status success --limit 1 --json databaseId --jq '.[].databaseId')
-  [ -n "$run" ] && gh run download "$run" --name bundle --dir bundle ||
-    echo "::notice::No deployment kept a bundle: what serves has to be named in serving.source"
+  served || echo "::notice::No deployment kept a bundle: what serves has to be named in serving.source"
   # This machine has no memory; who was told that nobody looks is not told every hour.
   if [[ $(open_issue) == *"$BLIND"* ]]; then
     mkdir -p .cache/monitoring
     echo '["webhook", "email"]' >.cache/monitoring/blind.json
   fi
+}
+
+served() { # a deployment that went back to an image kept no bundle: an earlier one did, of the same image
+  local run image=
+  for run in $(gh run list --workflow deploy --branch main --status success --limit 30 --json databaseId --jq '.[].databaseId'); do
+    [ -n "$image" ] && [ "$image" != "$(deployed "$run")" ] && continue
+    gh run download "$run" --name bundle --dir bundle && return
+    image=${image:-$(deployed "$run")}
+    [ -n "$image" ] || return
+  done
+  return 1
+}
+
+deployed() { # run
+  local folder
+  folder=$(mktemp -d)
+  gh run download "$1" --name deployment --dir "$folder" && jq --raw-output .image "$folder/deployment.json"
 }
 
 open_issue() {
