@@ -141,13 +141,14 @@ def prometheus(reference, windows, levels):
 
 def losses_ours(reference, windows):
     """Ask the one-sided test on the loss of each event."""
+    from drift_simulation import CLASSES
     from penguins.monitoring import performance
     from penguins.reference import LOSS, sample
     from penguins.settings import Monitoring
 
     known = sample(LOSS, None, reference["wrong"])
     for window in windows:
-        found = performance.check(known, window["wrong"], None, Monitoring()).finding
+        found = performance.check(CLASSES, known, window["wrong"], None, Monitoring()).finding
         yield {"": bool(found and found.alarm)}
 
 

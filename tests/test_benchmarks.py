@@ -74,6 +74,28 @@ def test_drift_is_measured(default_project):
     assert re.search(r"store \(SQLite\) of 2,000 events, .* \d+ ms of CPU", done.stdout)
 
 
+def test_monitors_are_compared(default_project):
+    """Of the tools that need no installation; the figures of the others are laid out alike."""
+    words = ["--project", default_project, "--share", "0.1", "--only"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.monitors", *words],
+        cwd=KIT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    share = r" \d+\.\d\d ± \d+\.\d\d \|"
+    for name in ("this kit", "Prometheus, 3 sd rule"):
+        assert re.search(rf"^\| {name} \|({share}){{4}}$", done.stdout, re.MULTILINE)
+    assert re.search(rf"^\| this kit \| 1,000 \|{share}$", done.stdout, re.MULTILINE)
+    assert re.search(
+        rf"^\| this kit, loss \|{share} 100\.00 ± [\d.]+ \|$", done.stdout, re.MULTILINE
+    )
+    assert re.search(r"^\| this kit \| 0\.\d+ \| 1 \| \d+ \| \d+ \|$", done.stdout, re.MULTILINE)
+    assert "Evidently" not in done.stdout
+
+
 def test_the_gate_is_measured(default_project):
     """Every kind of challenger is tried at every number of rows."""
     done = subprocess.run(
