@@ -15,6 +15,7 @@ from {{ cookiecutter.package }}.monitoring.account import Account
 from {{ cookiecutter.package }}.monitoring.monitor import Outcome, Subject
 from {{ cookiecutter.package }}.monitoring.windows import Events, Place, columns
 from {{ cookiecutter.package }}.reference import LOSS, PREDICTION, sample
+from {{ cookiecutter.package }}.wording import number
 
 NOW = 1_795_359_600.0  # 2026-11-22, 15:00 UTC
 MODEL = Model("Garden", "0123456789ab")
@@ -149,6 +150,23 @@ def test_drift_in_one_sentence(look):
     assert re.fullmatch(r"half of the values are above 110; before, above 9\d\.\d", change.amount)
     line = f"  height is higher than in training: {change.amount}"
     assert line in sentences.summary(account).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("given", "known", "words"),
+    [
+        ([1, 1, 1, 5], [1, 5, 5, 5], "75\u00a0% of the values are 1 or less; before, 25\u00a0%"),
+        (
+            [0.99999, 0.99999, 1, 1],
+            [0.99999, 1, 1, 1],
+            "50\u00a0% of the values are below 1; before, 25\u00a0%",
+        ),
+    ],
+    ids=["shape", "nearly"],
+)
+def test_where_values_are_farthest_apart(given, known, words):
+    """What is not quite the largest value does not look so."""
+    assert words == sentences.apart(np.array(given), np.array(known), number)
 
 
 WAITING = Window(MODEL, "drift", "window not full", detail={"waiting": 3, "needed": 50})

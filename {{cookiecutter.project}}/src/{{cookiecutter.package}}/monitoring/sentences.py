@@ -181,16 +181,19 @@ def amount(account: Account, finding: Finding) -> str:
         )
         if now != before:
             return f"the middle half is {now}; before, {before}"
-    return _apart(given, known, shown)
+    return apart(given, known, shown)
 
 
-def _apart(given: Matrix, known: Matrix, shown: Callable[[float], str]) -> str:
+def apart(given: Matrix, known: Matrix, shown: Callable[[float], str]) -> str:
     """Say where both distribution functions are farthest apart."""
     places = np.unique(np.concatenate([given, known]))
     below = [np.searchsorted(np.sort(each), places, "right") / len(each) for each in (given, known)]
     worst = int(np.abs(below[0] - below[1]).argmax())
     now, before = (percent(round(float(each[worst]), 3)) for each in below)
-    return f"{now} of the values are {shown(float(places[worst]))} or less; before, {before}"
+    place, end = (shown(float(each)) for each in (places[worst], places[-1]))
+    # A probability of nearly 1 is written as 1, and all are that or less.
+    limit = f"below {place}" if place == end else f"{place} or less"
+    return f"{now} of the values are {limit}; before, {before}"
 
 
 def columns(account: Account) -> dict[str, tuple[Sample, Matrix]]:
