@@ -56,7 +56,7 @@ bench-drift: .venv/.installed ## Measure false alarms, power and delay of drift,
 bench-gate: .venv/.installed ## Measure how often the gate promotes an equal model, and a better one
 	@$(RUN)python -m benchmarks.gate
 
-bench-monitors: .venv/.installed ## Measure monitoring tools side by side, on the same streams, 20 minutes
+bench-monitors: .venv/.installed ## Measure monitoring tools side by side, on the same streams, half an hour
 	@$(RUN)python -m benchmarks.monitors
 
 bench-pipeline: .venv/.installed ## Measure the pipeline: all of it, after a change, with nothing to do
