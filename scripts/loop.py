@@ -145,7 +145,8 @@ class Loop:
             self.versions.append(answer["model"]["version"])
             truths.append({"prediction_id": said["id"], "label": bird["species"]})
         demo.ask(f"{self.address}/feedback", {"truths": truths})
-        until = time.monotonic() + 30
+        # What ingests stands back while others want the processor.
+        until = time.monotonic() + 180
         while self.query("SELECT count(*) FROM prediction_event")[0][0] < len(self.hits):
             if time.monotonic() > until:
                 sys.exit("the service does not bring its events into the store")

@@ -18,7 +18,8 @@ from {{ cookiecutter.package }}.settings import Events
 from {{ cookiecutter.package }}.store import Store, prediction_event
 
 CHILD = [sys.executable, "-m", "{{ cookiecutter.package }}.ingestion"]
-PATIENCE = 30
+# The child takes what others leave of the processor: nothing, while all cores test.
+PATIENCE = 180
 
 
 @pytest.fixture
