@@ -433,6 +433,25 @@ def test_the_service_has_its_events_ingested(job, log, made_event, caplog, monke
     assert [] == events.segments(job.folder)
 
 
+def test_draining_takes_only_so_long(job, log, made_event, caplog, monkeypatch):
+    """A child that does not end is killed once, and no other is started: the service has to end."""
+    monkeypatch.setattr(ingestion, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(ingestion, "STOP_SECONDS", 0.2)
+    started, popen = [], subprocess.Popen
+
+    def start(_, **options):
+        started.append(popen(["sleep", "600"], **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with ingestion.running(Events(folder=job.folder, store=job.store, retention_days=0)):
+        log.append([made_event(1)])
+        assert 1 == until(lambda: len(started), 1)
+    assert [-9] == [process.poll() for process in started]
+    assert ["events wait for the next start: ingestion took over 0.2 s"] == caplog.messages
+    assert 1 == ingestion.backlog(job.folder).segments
+
+
 def test_what_came_last_is_drained(job, log, made_event):
     """Events that came just before the end are stored as well."""
     with ingestion.running(Events(folder=job.folder, store=job.store, retention_days=0)):

@@ -425,6 +425,8 @@ def _attend(job: Job, ending: Flag) -> None:
         if not _is_due(job):
             continue
         code = _run_child(job, ending)
+        if code is None:
+            return
         wait = min(2 * wait, MOST_SECONDS) if code else POLL_SECONDS
         if code:
             logger.warning("ingestion ended with code %d, and is started again", code)
@@ -432,7 +434,8 @@ def _attend(job: Job, ending: Flag) -> None:
         _run_child(job, ending)
 
 
-def _run_child(job: Job, ending: Flag) -> int:
+def _run_child(job: Job, ending: Flag) -> int | None:
+    """Return the exit code of a child, or None where it did not drain the log in time."""
     # The settings hold a password, and a command line is shown to everybody. The pipe stays open:
     # when it closes, whatever killed this process, the child drains the log and ends. Ctrl-C is for
     # this process alone, so the child has a group of its own; not a session, though: Linux shares
@@ -450,8 +453,9 @@ def _run_child(job: Job, ending: Flag) -> int:
         try:
             return child.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
+            logger.warning("events wait for the next start: ingestion took over %g s", STOP_SECONDS)
             child.kill()
-            return child.wait()
+            return None
 
 
 def _is_due(job: Job) -> bool:
