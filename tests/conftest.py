@@ -117,7 +117,15 @@ def served(project, package):
         yield f"http://127.0.0.1:{port}"
     finally:
         server.send_signal(signal.SIGINT)
-        server.wait(10)
+        server.wait(30)
+
+
+def leave_out(project, *commands):
+    """Leave commands out of a project's Makefile."""
+    makefile = project / "Makefile"
+    lines = makefile.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not any(command in line for command in commands)]
+    makefile.write_text("".join(kept))
 
 
 def copy_project(project, target):

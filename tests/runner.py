@@ -11,7 +11,7 @@ from pathlib import Path
 
 import engine
 import yaml
-from conftest import copy_project, environment, interpreters
+from conftest import copy_project, environment, interpreters, leave_out
 
 TOOLS = Path(sys.executable).parent
 STANDINS = Path(__file__).parent / "standins"
@@ -22,6 +22,14 @@ MAIN = "3.12" if "3.12" in PYTHONS else next(iter(PYTHONS), None)
 LEAKS = ("GITHUB_", "ACTIONS_", "RUNNER_", "APP_", "PYTEST_", "COV_", "MAKE", "MFLAGS", "VIRTUAL_")
 # An action, also one in a folder of its repository, which act maps as a whole.
 PIN = re.compile(r"uses: (?P<owner>[\w.-]+)/(?P<name>[\w.-]+)[\w./-]*@(?P<commit>[0-9a-f]{40})")
+
+# Act reads what a step says from a terminal, and where the step fails does not read to the end.
+BASH = f"""#!{shutil.which("bash")}
+{shutil.which("bash")} "$@"
+code=$?
+[ $code = 0 ] || sleep 0.5
+exit $code
+"""
 
 
 @dataclass
@@ -45,6 +53,7 @@ class Runner:
         copy_project(project, self.repository)
         (self.repository / ".python-version").write_text(f"{MAIN}\n")
         self.venv = project / ".venv"
+        self.place("bash", BASH)
         self.git("init", "--quiet", "--initial-branch=main")
         self.git("remote", "add", "origin", "https://github.com/Your-Org/Penguins.git")
         self.commit()
@@ -74,23 +83,16 @@ class Runner:
         for path in self.repository.glob("tests/test_*.py"):
             if path.stem not in ("test_image", "test_settings"):
                 path.unlink()
-        self.leave_out("$(RUN)pylint")
+        leave_out(self.repository, "$(RUN)pylint")
         # In the Makefile, as for another pyproject.toml every job would install anew.
         self.change("Makefile", "--cov-report=xml", "--cov-report=xml --cov-fail-under=0")
 
     def place(self, program, text):
         """Put a program in front of those on PATH, for the jobs as well."""
         path = self.folder / "bin" / program
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o755)
-
-    def leave_out(self, *commands):
-        """Leave commands out of the Makefile."""
-        makefile = self.repository / "Makefile"
-        lines = makefile.read_text().splitlines()
-        kept = [line for line in lines if not any(command in line for command in commands)]
-        makefile.write_text("\n".join(kept) + "\n")
 
     def act(self, workflow, event, *arguments, branch="main", **given):
         """Execute a workflow as the event would, with `inputs`, `variables` and `secrets`.

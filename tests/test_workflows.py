@@ -10,7 +10,7 @@ import engine
 import images
 import pytest
 import yaml
-from conftest import TEMPLATE
+from conftest import TEMPLATE, leave_out
 from host import ENVIRONMENTS, running
 from runner import MAIN, PASSWORD, PYTHONS, STANDINS, TOOLS, repository
 
@@ -136,7 +136,7 @@ def site(default_project, tmp_path_factory):
         running(folder / "host") as host,
         repository(folder, default_project) as runner,
     ):
-        runner.leave_out("$(RUN)mypy", "$(RUN)flake8")
+        leave_out(runner.repository, "$(RUN)mypy", "$(RUN)flake8")
         runner.lighten()
         runner.change("Makefile", "pytest -m image", "pytest -m image -k prediction")
         runner.change("params.yaml", "params: {} ", "params: {C: 0.5} ")
