@@ -106,7 +106,7 @@ def main():
         cost = json.loads(run(*script, "cost", **own))
         events = max(2000, round(EVENTS * min(asked.share, 1)))
         stored = json.loads(run(*script, "store", str(events), **own))
-        found = json.loads(run(*script, str(asked.share), **own))
+        found = json.loads(run(*script, str(asked.share), quietly=False, **own))
         repeated = []
         for how in ("scattered", "bursts"):
             given = found[f"repeated {how}"]

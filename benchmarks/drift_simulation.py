@@ -288,6 +288,7 @@ def main(asked, events="0"):
     found = {}
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for name, (call, arguments, trials) in figures(float(asked)).items():
+            print(f"{name}: {trials} trials", file=sys.stderr, flush=True)
             given = [pool.submit(call, seed, *arguments) for seed in range(trials)]
             found[name] = [each.result() for each in given]
     print(json.dumps(found))

@@ -24,12 +24,14 @@ RESULTS = KIT / "benchmarks/RESULTS.md"
 ROUNDS = 5
 
 
-def run(*words, cwd=None, **extra):
-    """Run a command, quietly; stop with its name where it fails."""
+def run(*words, cwd=None, quietly=True, **extra):
+    """Run a command; stop with its name where it fails. `quietly` hides what it says on stderr."""
     own = environment(DO_NOT_TRACK="1", **extra)
-    done = subprocess.run(words, cwd=cwd, env=own, capture_output=True, text=True)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE if quietly else None}
+    done = subprocess.run(words, cwd=cwd, env=own, text=True, **streams)
     if done.returncode:
-        sys.exit(f"{' '.join(map(str, words))} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        said = f"{done.stdout[-2000:]}{(done.stderr or '')[-2000:]}"
+        sys.exit(f"{' '.join(map(str, words))} failed:\n{said}")
     return done.stdout
 
 

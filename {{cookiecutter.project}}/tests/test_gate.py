@@ -203,6 +203,10 @@ def test_a_group_that_loses():
     assert "of 4 groups none loses more than 0.05" == found.required
     assert decide(challenger, champion, slice_loss=1.0).promoted
     assert decide(challenger, champion, slice_rows=201).promoted
+    none = check(decide(challenger, champion, slice_rows=900), "slices")
+    assert none.passed
+    assert "no group of 900 rows" == none.challenger
+    assert "none loses more than 0.05" == none.required
 
 
 def test_missing_and_unseen_values_are_groups():

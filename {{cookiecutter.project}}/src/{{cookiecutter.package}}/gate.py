@@ -257,14 +257,14 @@ def _scores(contract: Contract, truth: Any, answers: Any, before: Any) -> Any:
 
 def _fair(parts: list[Slice], settings: Gate) -> Check:
     lost = losing(parts, settings)
-    required = f"of {len(parts)} groups none loses more than {settings.slice_loss:g}"
+    limit = f"none loses more than {settings.slice_loss:g}"
     if not parts:
-        said = f"no group of {settings.slice_rows} rows"
-        return Check("slices", "-", said, required, True)
+        return Check("slices", "-", f"no group of {settings.slice_rows} rows", limit, True)
     worst = (lost or parts)[0]
     said = f"{worst.challenger:.4g}"
     if lost:
         said += f" ({len(lost)} losing)"
+    required = f"of {len(parts)} groups {limit}"
     return Check("slices", f"{worst.name}: {worst.champion:.4g}", said, required, not lost)
 
 
