@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOCK, STATE, TORN = "ingestion.lock", "ingestion.json", ".torn"
+DRAIN = "drain"
 BATCH_EVENTS, BATCH_BYTES = 1000, 2**21
 POLL_SECONDS = 0.5
 # Longer than an idle writer keeps its segment: the child stays to delete it.
 IDLE_SECONDS = events.SEGMENT_SECONDS + 15
 MOST_SECONDS = 30.0
 PRUNE_SECONDS = 3600.0
-STOP_SECONDS = 8.0
+STOP_SECONDS = 4.0
 DAY = 86400
 NULL = Raw(b"null")
 
@@ -425,22 +426,20 @@ def _attend(job: Job, ending: Flag) -> None:
         if not _is_due(job):
             continue
         code = _run_child(job, ending)
-        if code is None:
-            return
         wait = min(2 * wait, MOST_SECONDS) if code else POLL_SECONDS
-        if code:
+        if code and not ending.is_set():
             logger.warning("ingestion ended with code %d, and is started again", code)
-    if _is_due(job):
-        _run_child(job, ending)
+    # Where others keep the processor busy, who stands back gets nothing; now there is no need to.
+    if _is_due(job) and (code := _run_child(job, ending, DRAIN)):
+        logger.warning("ingestion ended with code %d: events wait for the next start", code)
 
 
-def _run_child(job: Job, ending: Flag) -> int | None:
-    """Return the exit code of a child, or None where it did not drain the log in time."""
+def _run_child(job: Job, ending: Flag, *words: str) -> int:
     # The settings hold a password, and a command line is shown to everybody. The pipe stays open:
     # when it closes, whatever killed this process, the child drains the log and ends. Ctrl-C is for
     # this process alone, so the child has a group of its own; not a session, though: Linux shares
     # time between sessions first, whatever the priority of what is in them.
-    command = [sys.executable, "-m", f"{__package__}.ingestion"]
+    command = [sys.executable, "-m", f"{__package__}.ingestion", *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0) as child:
         assert child.stdin  # noqa: S101
         with suppress(BrokenPipeError):
@@ -453,9 +452,8 @@ def _run_child(job: Job, ending: Flag) -> int | None:
         try:
             return child.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            logger.warning("events wait for the next start: ingestion took over %g s", STOP_SECONDS)
             child.kill()
-            return None
+            return child.wait()
 
 
 def _is_due(job: Job) -> bool:
@@ -573,7 +571,8 @@ def _stand_back() -> None:
 
 def main() -> None:
     """Be the child, which finds the settings in the first line of the standard input."""
-    _stand_back()
+    if DRAIN not in sys.argv:
+        _stand_back()
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     try:
         watch(job, sys.stdin.fileno(), IDLE_SECONDS)
