@@ -38,8 +38,9 @@ def write():
 writer = threading.Thread(target=write)
 writer.start()
 amid = 0
+# Who drains does not stand back: beside other tests it would not come to work within 20 s.
+command = [sys.executable, "-m", "penguins.ingestion", ingestion.DRAIN]
 for _ in range(kills):
-    command = [sys.executable, "-m", "penguins.ingestion"]
     before, until = ingestion.backlog(job.folder).state, time.monotonic() + 20
     with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
         child.stdin.write(msgspec.json.encode(job) + b"\\n")
