@@ -90,7 +90,7 @@ class Runner:
     def place(self, program, text):
         """Put a program in front of those on PATH, for the jobs as well."""
         path = self.folder / "bin" / program
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         path.chmod(0o755)
 

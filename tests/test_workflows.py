@@ -311,6 +311,7 @@ def test_a_wrong_digest_is_refused(site):
     assert {"ready": "success", "known": "failure"} == run.jobs
 
 
+@pytest.mark.skipif(len(PYTHONS) < 2, reason="no other Python")
 def test_matrix(runner):
     """Another Python of the matrix installs the lock; test_projects.py does so with the third."""
     runner.lighten()
