@@ -569,11 +569,39 @@ def test_killed(first, deploy, target, moment):
     assert ("second" if moment == "switched" else "first") == served or moment == "connection"
     other = "second" if served == "first" else "first"
     again = deploy("deploy", other)
-    assert (0, other) == (again.code, target.version("staging"))
+    assert (0, other) == (again.code, target.version("staging")), again.text
     assert 1 == len(target.containers("staging"))
     assert 2 == len(target.containers("staging", "--all"))
     assert 2 == len(list(site.glob("releases/*")))
     assert (0, served) == (deploy("rollback").code, target.version("staging"))
+
+
+def test_leftover(first, deploy, target, tmp_path):
+    """What a killed switch left may be going by itself while the next deployment removes it."""
+    name = f"left{target.ssh}"
+    labelled = ["--name", name, f"--label=deploy={target.site('staging')}"]
+    engine.docker("run", "--detach", *labelled, target.image("staging"), "sleep", "600")
+    standin = tmp_path / "bin/docker"
+    standin.parent.mkdir()
+    # What the engine says to the second of two who remove the same container.
+    standin.write_text(
+        f"""#!/bin/sh
+        real={engine.client()}
+        if [ "$1" = rm ] && [ ! -e {tmp_path}/refused ]; then
+            touch {tmp_path}/refused
+            (sleep 1; exec "$real" "$@") >/dev/null 2>&1 &
+            echo "Error response from daemon: removal of container $4 is already in progress" >&2
+            exit 1
+        fi
+        exec "$real" "$@"
+        """
+    )
+    standin.chmod(0o755)
+    with target.told(PATH=f"{standin.parent}:{target.known['PATH']}"):
+        said = deploy("deploy", "second")
+    assert (0, "second") == (said.code, target.version("staging")), said.text
+    assert (tmp_path / "refused").exists()
+    assert "" == engine.docker("ps", "--all", "--quiet", f"--filter=name={name}")
 
 
 def test_crash(first, target):

@@ -49,6 +49,21 @@ before() {
     [[ ! -e live/previous ]] || cat live/previous
 }
 
+# What goes by itself just then, as what `docker run --rm` left does, only has to be gone.
+remove() {
+    local words
+    for _ in {1..100}; do
+        words=$(docker rm --force --volumes "$1" 2>&1) && return
+        case $words in
+            *"No such container"*) return ;;
+            *"already in progress"*) sleep 0.2 ;;
+            *) break ;;
+        esac
+    done
+    say "$words"
+    return 1
+}
+
 settle() {
     local live previous container path image
     live=$(release)
@@ -58,7 +73,7 @@ settle() {
         case $container in
             "$prefix-$live") ;;
             "$prefix-$previous") docker stop "$container" >/dev/null ;;
-            *) docker rm --force --volumes "$container" >/dev/null ;;
+            *) remove "$container" ;;
         esac
     done
     for path in releases/*; do
