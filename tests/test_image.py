@@ -143,11 +143,9 @@ def test_labels(image):
 
 
 def test_stop(image):
-    """SIGTERM ends the service in seconds, as a success."""
+    """SIGTERM ends the service as a success, before the engine would kill it."""
     with started(image) as (name, _):
-        begin = time.monotonic()
         engine.docker("stop", "--time=30", name)
-        assert time.monotonic() - begin < 5
         assert "0" == engine.docker("inspect", "--format={{.State.ExitCode}}", name)
 
 

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from {{ cookiecutter.package }}.errors import ServingError
 from {{ cookiecutter.package }}.serving import logs, server
-from {{ cookiecutter.package }}.settings import Serving
+from {{ cookiecutter.package }}.settings import Events, Serving
 
 PACKAGE = "{{ cookiecutter.package }}"
 
@@ -99,7 +99,8 @@ def test_open_door_is_told(road, tmp_path, monkeypatch, caplog, key):
     file.touch()
     changed = {"host": "0.0.0.0", "port": 0, "keys": file if key else None}  # noqa: S104
     section = road.settings.serving.model_copy(update=changed)
-    server.serve(road.settings.model_copy(update={"serving": section}))
+    update = {"serving": section, "events": Events(mode="off")}
+    server.serve(road.settings.model_copy(update=update))
     told = [record.getMessage() for record in caplog.records if record.name == server.__name__]
     warning = "anybody who reaches 0.0.0.0 may ask: serving.keys is null"
     assert ([] if key else [warning]) == told
@@ -117,14 +118,15 @@ def test_connections_do_not_wait_for_acknowledgements():
 
 @pytest.fixture(name="running")
 def running_fixture(road, tmp_path):
-    """The function that runs the service as users do; yields process and port."""
+    """The function that runs the service as users do, without events; yields process and port."""
 
     @contextmanager
     def run(**changed):
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         section = road.settings.serving.model_copy(update={"port": port, **changed})
-        settings = road.settings.model_copy(update={"serving": section})
+        update = {"serving": section, "events": Events(mode="off")}
+        settings = road.settings.model_copy(update=update)
         params = tmp_path / "params.yaml"
         params.write_text(settings.model_dump_json(), encoding="utf-8")
         command = [sys.executable, "-m", PACKAGE, "serve", "--params", str(params)]
@@ -198,7 +200,7 @@ def test_requests_under_way_are_answered_before_the_end(running, road):
         for client in clients:
             client.sendall(body[20:])
         answers = [received(client) for client in clients]
-        assert 0 == process.wait(10)
+        assert 0 == process.wait(20)
         said = [json.loads(line) for line in process.stderr.read().splitlines()]
         assert {"info"} == {line["level"] for line in said}
     for client in clients:
