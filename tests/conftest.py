@@ -22,6 +22,8 @@ from scripts.demo import KIT, environment, free_port
 TEMPLATE = KIT / "{{cookiecutter.project}}"
 PASSWORD = "geh:eim%/?"
 QUOTED = "geh%3Aeim%25%2F%3F"
+# What takes a moment takes minutes where it stands back and other tests use every processor.
+PATIENCE_S = 240
 # These come first, so that no worker is left alone with one of them at the end.
 LONGEST = ["workflows", "projects", "ssh", "dag", "lifecycle", "mutations", "events", "loop"]
 LONGEST += ["benchmarks", "crash", "openapi", "update", "demo", "supply", "static", "site"]
@@ -86,21 +88,21 @@ def interpreters():
     return found
 
 
-def wait_until_answered(address, seconds=60):
+def wait_until_answered(address):
     """Return what a server answers, once it does."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + PATIENCE_S
     while True:
         try:
             with urllib.request.urlopen(address, timeout=5) as answer:
                 return answer.read().decode()
         except OSError:
-            assert time.monotonic() < until, f"{address} does not answer after {seconds} s"
+            assert time.monotonic() < until, f"{address} does not answer after {PATIENCE_S} s"
             time.sleep(0.1)
 
 
-def wait_until_ready(address, seconds=60):
+def wait_until_ready(address):
     """Return once a server says that its model is loaded."""
-    return json.loads(wait_until_answered(f"{address}/health/ready", seconds))
+    return json.loads(wait_until_answered(f"{address}/health/ready"))
 
 
 @contextlib.contextmanager
@@ -117,7 +119,7 @@ def served(project, package):
         yield f"http://127.0.0.1:{port}"
     finally:
         server.send_signal(signal.SIGINT)
-        server.wait(30)
+        server.wait(60)
 
 
 def leave_out(project, *commands):

@@ -127,14 +127,14 @@ class Host:
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, umask=0o077
             )
         self.running.append(process)
-        wait(lambda: process.poll() is not None or listens(port), 20, f"{log}: nothing listens")
+        wait(lambda: process.poll() is not None or listens(port), f"{log}: nothing listens")
         assert process.poll() is None, (self.folder / log).read_text()
         return process
 
     def end(self, process):
         """End a server."""
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         self.running.remove(process)
 
     def bootstrap(self, environment, **extra):

@@ -63,4 +63,4 @@ def registry(folder):
         yield running
     finally:
         running.process.terminate()
-        running.process.wait(10)
+        running.process.wait(60)

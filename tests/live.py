@@ -14,7 +14,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from conftest import environment, wait_until_ready
+from conftest import PATIENCE_S, environment, wait_until_ready
 
 from scripts.demo import free_port
 
@@ -114,10 +114,10 @@ class Load(Clients):
                 found[prediction["id"]] = (row, prediction)
         return found
 
-    def wait_for(self, more=1, seconds=30):
+    def wait_for(self, more=1):
         """Return when so many more were answered."""
         wanted = len(self.answered) + more
-        wait(lambda: len(self.answered) >= wanted, seconds, "nothing is answered")
+        wait(lambda: len(self.answered) >= wanted, "nothing is answered")
 
 
 class Place:
@@ -158,7 +158,7 @@ class Place:
             wait_until_ready(self.address)
             yield server
             server.send_signal(signal.SIGTERM)
-            assert 0 == server.wait(30), self.log.read_text()[-4000:]
+            assert 0 == server.wait(60), self.log.read_text()[-4000:]
         finally:
             server.kill()
             server.wait()
@@ -173,7 +173,7 @@ class Place:
 
     def drain(self):
         """Wait until nobody ingests any more, then ingest the rest."""
-        wait(lambda: not self.ingestion(), 60, "ingestion does not end")
+        wait(lambda: not self.ingestion(), "ingestion does not end")
         assert 0 == self.popen("-m", "penguins", "events", "ingest").wait(), self.log.read_text()
         assert [] == self.segments()
 
@@ -205,11 +205,11 @@ async def exchange(reader, writer, rows):
     return head, await reader.readexactly(length)
 
 
-def wait(until, seconds, problem):
+def wait(until, problem):
     """Return what a function returns as soon as that is true."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE_S
     while not (found := until()):
-        assert time.monotonic() < end, f"{problem}, after {seconds} s"
+        assert time.monotonic() < end, f"{problem}, after {PATIENCE_S} s"
         time.sleep(0.001)
     return found
 

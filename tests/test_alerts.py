@@ -15,12 +15,11 @@ from urllib.parse import urlencode
 
 import pytest
 import yaml
-from conftest import environment, generate, wait_until_answered, wait_until_ready
+from conftest import PATIENCE_S, environment, generate, wait_until_answered, wait_until_ready
 
 from scripts.demo import ask, free_port
 
 TOKEN = "between-the-two"
-PATIENCE = 60
 NUMBERS = re.compile(r"(?<=[=<>*] )\d+(?:\.\d+|e6)?(?=\s)|(?<=for: )\d+")
 SAMPLE = re.compile(r"^(?P<name>[a-z]\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$", re.MULTILINE)
 SOW = """
@@ -226,7 +225,7 @@ def running(**command):
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -394,7 +393,7 @@ def chain(place, project, folder, github):
 
 def until(what):
     """Wait until something is true; give it back."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + PATIENCE_S
     while not (found := what()):
         assert time.monotonic() < end
         time.sleep(0.1)

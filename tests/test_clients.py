@@ -83,7 +83,7 @@ def peer(project):
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(10)
+        server.wait(60)
 
 
 @pytest.fixture(scope="module")

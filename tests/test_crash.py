@@ -16,7 +16,7 @@ from live import Load, Place, ask, counted, kill, wait
 # project, reads the settings and serves, as `python -m` would. It looks for what is to be ingested
 # ten times as often, so that most of its life something is being ingested.
 FORKING = """
-import os, signal, sys
+import os, signal, subprocess, sys
 import fastapi.openapi.utils, fastapi_offline, httptools, msgspec, numpy, onnxruntime
 import prometheus_client, pydantic_settings, sqlalchemy, starlette.middleware.cors, typer
 import uvicorn.supervisors, uvloop, yaml
@@ -35,6 +35,9 @@ sys.argv = ["penguins", "serve"]
 from penguins import ingestion
 from penguins.cli import main
 ingestion.POLL_SECONDS = 0.05
+# Who drains does not stand back, as beside other tests it would not come to work.
+popen = subprocess.Popen
+subprocess.Popen = lambda command, **told: popen([*command, ingestion.DRAIN], **told)
 main()
 """
 SMALL_DISK = 4_000_000
@@ -65,7 +68,7 @@ def children(number):
 def wait_for_a_commit(place):
     """Return when something is added to a SQLite store."""
     before = written(place)
-    wait(lambda: written(place) != before, 30, "nothing is ingested")
+    wait(lambda: written(place) != before, "nothing is ingested")
 
 
 def written(place):
@@ -116,13 +119,13 @@ def test_workers_are_killed(default_project, tmp_path):
         wait_until_ready(place.address)
         with Load(default_project, place.port) as load:
             for _ in range(WORKERS_KILLED):
-                workers = wait(lambda: both(server.pid), 30, "no second worker")
+                workers = wait(lambda: both(server.pid), "no second worker")
                 load.wait_for(20)
                 time.sleep(random.uniform(0, 0.3))
                 kill(random.choice(workers))
                 load.wait_for(20)
             # They would outlive the one that starts them.
-            workers = wait(lambda: both(server.pid), 30, "no second worker")
+            workers = wait(lambda: both(server.pid), "no second worker")
             kill(server.pid, *workers, *place.ingestion())
     assert load.breaks >= WORKERS_KILLED
     place.drain()
@@ -164,7 +167,7 @@ def test_full_disk(default_project, tmp_path, small_disk):
     place = Place(default_project, tmp_path)
     with place.serving() as server, Load(default_project, place.port) as load:
         load.wait_for(100)
-        wait(lambda: len(load.refused) > 100, 60, "the disk does not become full")
+        wait(lambda: len(load.refused) > 100, "the disk does not become full")
         assert server.poll() is None
         assert counted(place.address, "events_refused_total") > 0
         assert 0 == small_disk()
@@ -172,7 +175,7 @@ def test_full_disk(default_project, tmp_path, small_disk):
         load.stopped.set()
         load.join()
         refused = len(load.refused)
-        wait(lambda: not waiting(place), 60, "what waited is not ingested")
+        wait(lambda: not waiting(place), "what waited is not ingested")
     for head, answer in load.refused:
         assert b"503" == head.split()[1]
         assert b"\r\nretry-after: 5\r\n" in head
@@ -225,7 +228,7 @@ def test_store_that_is_down(default_project, tmp_path, kind, request):
     with contextlib.ExitStack() as exits, down:
         exits.enter_context(place.serving())
         load = exits.enter_context(Load(default_project, place.port))
-        said = wait(lambda: trouble(place), 30, "nobody tells that the store is away")
+        said = wait(lambda: trouble(place), "nobody tells that the store is away")
         before = waiting(place)
         load.wait_for(500)
         assert waiting(place) > before
@@ -233,10 +236,10 @@ def test_store_that_is_down(default_project, tmp_path, kind, request):
         leave = exits.pop_all()
     with leave:
         load.wait_for(100)
-        wait(lambda: trouble(place) is None, 60, "nobody tells that the store is back")
+        wait(lambda: trouble(place) is None, "nobody tells that the store is back")
         load.stopped.set()
         load.join()
-        wait(lambda: not waiting(place), 60, "what waited is not stored")
+        wait(lambda: not waiting(place), "what waited is not stored")
         assert 1 == counted(place.address, "events_store_up")
     assert (0, []) == (load.breaks, load.refused)
     assert ("Connection refused" if kind == "postgresql" else str(tmp_path)) in said

@@ -4,13 +4,12 @@ import contextlib
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import engine
 import pytest
 from conftest import make, wait_until_ready
-from live import STORED, Load
+from live import STORED, Load, wait
 
 from scripts.demo import ask
 
@@ -90,12 +89,12 @@ def test_prediction(container, default_project):
 
 def test_health(container):
     """Docker finds the container healthy by the image's own check."""
-    until = time.monotonic() + 30
-    state = "starting"
-    while state == "starting" and time.monotonic() < until:
-        state = engine.docker("inspect", "--format={{.State.Health.Status}}", container[0])
-        time.sleep(0.2)
-    assert "healthy" == state
+
+    def health():
+        return engine.docker("inspect", "--format={{.State.Health.Status}}", container[0])
+
+    wait(lambda: health() != "starting", "it is still starting")
+    assert "healthy" == health()
 
 
 def test_user(image):

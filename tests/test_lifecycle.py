@@ -167,11 +167,11 @@ def test_the_same_numbers_from_mlflow_models_serve(trained, doors):
         start_new_session=True,
     )
     try:
-        wait_until_answered(f"http://127.0.0.1:{port}/ping", 90)
+        wait_until_answered(f"http://127.0.0.1:{port}/ping")
         answer = ask(f"http://127.0.0.1:{port}/invocations", {"dataframe_records": doors["rows"]})
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(20)
+        server.wait(60)
     shares = [
         [value for key, value in one.items() if key.startswith("probability_")]
         for one in answer["predictions"]
@@ -258,10 +258,10 @@ def test_ui_opens_the_store(trained):
     )
     try:
         address = f"http://127.0.0.1:{port}/api/2.0/mlflow/registered-models/get?name=penguins"
-        found = json.loads(wait_until_answered(address, 90))
+        found = json.loads(wait_until_answered(address))
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(20)
+        server.wait(60)
     assert {"champion": "1"} == {
         alias["alias"]: alias["version"] for alias in found["registered_model"]["aliases"]
     }

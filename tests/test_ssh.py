@@ -239,13 +239,13 @@ def test_drain(first, deploy, target, default_project):
     said = []
     deployment = threading.Thread(target=lambda: said.append(deploy("deploy", "second")))
     deployment.start()
-    wait(lambda: len(target.containers("staging")) == 2, 60, "nothing starts")
+    wait(lambda: len(target.containers("staging")) == 2, "nothing starts")
     with socket.create_connection(("127.0.0.1", port), 30) as client:
         client.sendall(
             b"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\n\r\n%b" % (len(body), body[:9])
         )
-        wait(lambda: "second" == target.version("staging"), 60, "no switch")
+        wait(lambda: "second" == target.version("staging"), "no switch")
         client.sendall(body[9:])
         answer = client.recv(65536).decode().lower()
     deployment.join()
@@ -555,7 +555,7 @@ def test_killed(first, deploy, target, moment):
         new = {path.name for path in site.glob("releases/*")} - before
         return new and (moment == "made" or len(target.containers("staging")) == 2)
 
-    wait(come, 60, f"not {moment}")
+    wait(come, f"not {moment}")
     if moment == "connection":
         session = Path(f"/proc/{target.sshd.pid}/task/{target.sshd.pid}/children")
         found = map(int, session.read_text().split())
@@ -609,7 +609,7 @@ def test_crash(first, target):
     (name,) = target.containers("staging")
     (process,) = engine.docker("inspect", "--format={{.State.Pid}}", name).split()
     os.kill(int(process), signal.SIGKILL)
-    wait(lambda: engine.docker("inspect", "--format={{.RestartCount}}", name) == "1", 30, "dead")
+    wait(lambda: engine.docker("inspect", "--format={{.RestartCount}}", name) == "1", "dead")
     assert "first" == wait_until_ready(target.addresses["staging"])["model"]["version"]
 
 

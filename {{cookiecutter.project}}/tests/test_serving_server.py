@@ -25,7 +25,7 @@ PACKAGE = "{{ cookiecutter.package }}"
 
 def visit(port, page):
     """Wait for the service, keep what it answers, and press Ctrl-C."""
-    for _ in range(200):
+    for _ in range(1200):
         with suppress(OSError):
             address = f"http://127.0.0.1:{port}/health/ready"
             with urllib.request.urlopen(address, timeout=1) as answer:
@@ -145,7 +145,7 @@ def running_fixture(road, tmp_path):
 
 
 def wait_for(condition):
-    for _ in range(400):
+    for _ in range(1200):
         if condition():
             return
         time.sleep(0.05)
@@ -200,7 +200,7 @@ def test_requests_under_way_are_answered_before_the_end(running, road):
         for client in clients:
             client.sendall(body[20:])
         answers = [received(client) for client in clients]
-        assert 0 == process.wait(20)
+        assert 0 == process.wait(60)
         said = [json.loads(line) for line in process.stderr.read().splitlines()]
         assert {"info"} == {line["level"] for line in said}
     for client in clients:
@@ -238,7 +238,7 @@ def test_workers(running, road, tmp_path):
         wait_for(lambda: len(workers(process) - before) == 1)
         assert list(range(11, 21)) == [predicted(port, body) for _ in range(10)]
         process.terminate()
-        assert 0 == process.wait(20)
+        assert 0 == process.wait(60)
         messages = [json.loads(line)["message"] for line in process.stderr]
     assert f"Child process [{min(before)}] died" in messages
     assert [] == [path for path in (tmp_path / "tmp").iterdir() if path.is_dir()]
