@@ -60,6 +60,7 @@ def test_green(runner, default_project):
     jobs = {"lint", f"test ({MAIN})", "train", "image", "gate"}
     assert dict.fromkeys(jobs, "success") == run.jobs
     assert ".venv/bin/pylint --score n src tests" in run.text
+    assert "Installing poetry.lock" not in run.text  # the cache has the environment
     assert "7 passed" in run.text
     assert '⚙  Summary - <pre>{\n  "' in run.text
     kept = runner.folder / "artifacts"
@@ -318,6 +319,7 @@ def test_matrix(runner):
     other = next(version for version in PYTHONS if version != MAIN)
     run = runner.act("ci.yml", "push", "--job=test", f"--matrix=python:{other}", branch="topic")
     assert {f"test ({other})": "success"} == run.jobs
+    assert "Installing poetry.lock into .venv" in run.text
     assert f"platform linux -- Python {other}." in run.text
     assert (runner.folder / f"artifacts/coverage-{other}/coverage.xml").is_file()
     declared = yaml.safe_load((runner.repository / ".github/workflows/ci.yml").read_text("utf-8"))
