@@ -114,6 +114,7 @@ class Runner:
             "STANDIN_PYTHONS": json.dumps(PYTHONS),
             "STANDIN_TRACE": self.folder / "trace.jsonl",
             "STANDIN_ARTIFACTS": self.folder / "artifacts",
+            "STANDIN_CACHE": self.folder / "cache",
             "STANDIN_VENV": self.venv,
             "DOCKER_BUILD_FLAGS": docker["DOCKER_BUILD_FLAGS"],
             "DOCKER_CONFIG": docker["DOCKER_CONFIG"],

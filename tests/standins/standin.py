@@ -43,11 +43,23 @@ def setup_python(inputs):
 
 
 def cache(inputs):
+    """Bring back what the key names: the environment, or a folder that later runs find again."""
+    if ".venv" in inputs["path"].split():
+        environment(inputs["key"])
+    else:
+        kept, path = Path(os.environ["STANDIN_CACHE"], inputs["key"]), WORKSPACE / inputs["path"]
+        tell("GITHUB_OUTPUT", f"cache-hit={str(kept.exists()).lower()}")
+        kept.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(kept)
+
+
+def environment(key):
     """Bring back the environment of the project that the tests installed, if it has this Python."""
     saved = Path(os.environ["STANDIN_VENV"])
     config = (saved / "pyvenv.cfg").read_text()
-    python = inputs["key"].split("-")[2]
-    if f"version = {python}\n" not in config or ".venv" not in inputs["path"].split():
+    python = key.split("-")[2]
+    if f"version = {python}\n" not in config:
         return
     # Linked, as a gigabyte is slow to copy: nothing writes into an installed file in place.
     shutil.copytree(saved, WORKSPACE / ".venv", symlinks=True, copy_function=os.link)
