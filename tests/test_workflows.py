@@ -59,7 +59,7 @@ def test_green(runner, default_project):
     assert 0 == run.code, run.text[-5000:]
     jobs = {"lint", f"test ({MAIN})", "train", "image", "gate"}
     assert dict.fromkeys(jobs, "success") == run.jobs
-    assert ".venv/bin/pylint --jobs " in run.text
+    assert ".venv/bin/pylint --score n src tests" in run.text
     assert [True] == [any(kept.iterdir()) for kept in runner.folder.glob("cache/mypy-*")]
     assert "Installing poetry.lock" not in run.text  # the cache has the environment
     assert "7 passed" in run.text

@@ -48,7 +48,6 @@ def cache(inputs):
         environment(inputs["key"])
     else:
         kept, path = Path(os.environ["STANDIN_CACHE"], inputs["key"]), WORKSPACE / inputs["path"]
-        tell("GITHUB_OUTPUT", f"cache-hit={str(kept.exists()).lower()}")
         kept.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(kept)
