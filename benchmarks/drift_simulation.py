@@ -276,7 +276,7 @@ def figures(share):
             trials = 600 if change == "shift" else 300
             wanted[f"delay {change} {step} {onset}"] = (delay, (change, step, onset), trials)
     for name in (*ERRORS, "numbers"):
-        wanted[f"losses {name}"] = (losses, (name,), 2000)
+        wanted[f"losses {name}"] = (losses, (name,), 20_000)
     return {name: (*call, max(2, round(n * share))) for name, (*call, n) in wanted.items()}
 
 
