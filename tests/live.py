@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import random
+import select
 import signal
 import subprocess
 import threading
@@ -226,10 +227,19 @@ def processes(word, variable):
 
 
 def kill(*numbers):
-    """Send SIGKILL to processes that may have ended by themselves."""
+    """Send SIGKILL to processes that may have ended by themselves; return when they are dead.
+
+    On a busy machine they live on for a while, and would be taken for those that are to work.
+    """
+    handles = []
     for number in numbers:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
+            handles.append(os.pidfd_open(number))
+            signal.pidfd_send_signal(handles[-1], signal.SIGKILL)
+    for handle in handles:
+        ended, _, _ = select.select([handle], [], [], PATIENCE_S)
+        os.close(handle)
+        assert ended, f"a process that was killed lives, after {PATIENCE_S} s"
 
 
 def ask(address):
