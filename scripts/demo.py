@@ -1,7 +1,9 @@
 """Generate a project into ./demo, train it, serve it and ask for one prediction: `make demo`."""
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -39,10 +41,12 @@ def environment(**extra):
 
 
 def free_port():
-    """Ask the system for a port that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Find a port that nobody uses, and that no client is given until it is."""
+    while True:
+        port = random.randrange(10_000, 20_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def make(goal):
@@ -55,7 +59,7 @@ def ask(address, body=None):
     """Get or post JSON."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(address, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=5) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return json.load(response)
 
 
@@ -97,7 +101,7 @@ def main():
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGINT)
-            server.wait(10)
+            server.wait(60)
     print(f"   row         {json.dumps(example['row'], ensure_ascii=False)}")
     print(f"   prediction  {answer['prediction']}")
     print(f"   truth       {example['truth']}")

@@ -23,7 +23,7 @@ TEMPLATE = KIT / "{{cookiecutter.project}}"
 PASSWORD = "geh:eim%/?"
 QUOTED = "geh%3Aeim%25%2F%3F"
 # What takes a moment takes minutes where it stands back and other tests use every processor.
-PATIENCE_S = 240
+PATIENCE_S = 600
 # These come first, so that no worker is left alone with one of them at the end.
 LONGEST = ["workflows", "projects", "ssh", "dag", "lifecycle", "mutations", "events", "loop"]
 LONGEST += ["benchmarks", "crash", "openapi", "update", "demo", "supply", "static", "site"]
@@ -135,7 +135,15 @@ def copy_project(project, target):
     made = shutil.ignore_patterns(
         *(".venv", ".cache", ".git", ".hypothesis", ".pytest_cache", "__pycache__"),
         *(".coverage*", "coverage.xml", "bundle", "models", "reports"),
-        *("contract.json", "dvc.lock", "*.parquet", "snapshot.json", "mlflow.db", "mlartifacts"),
+        *(
+            "contract.json",
+            "dvc.lock",
+            "*.parquet",
+            "snapshot.json",
+            "mlflow.db",
+            "mlartifacts",
+            "events",
+        ),
         *(".storage", "cache", "tmp"),
     )
     return Path(shutil.copytree(project, target, ignore=made))

@@ -4,6 +4,7 @@ import contextlib
 import getpass
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -212,12 +213,10 @@ def listens(port):
 
 
 def consecutive_ports(count):
-    """Find ports in a row that nobody uses."""
+    """Find ports in a row that nobody uses, and that no client is given while they wait."""
     while True:
+        first = random.randrange(20_000, 30_000)
         with contextlib.ExitStack() as exits, contextlib.suppress(OSError):
-            probes = [exits.enter_context(socket.socket()) for _ in range(count)]
-            probes[0].bind(("127.0.0.1", 0))
-            first = probes[0].getsockname()[1]
-            for number, probe in enumerate(probes[1:], 1):
-                probe.bind(("127.0.0.1", first + number))
+            for port in range(first, first + count):
+                exits.enter_context(socket.socket()).bind(("127.0.0.1", port))
             return list(range(first, first + count))

@@ -12,7 +12,7 @@ import urllib.request
 import bcrypt
 import pytest
 import yaml
-from conftest import free_port
+from conftest import PATIENCE_S, free_port
 from runner import PASSWORD
 
 
@@ -53,7 +53,7 @@ def registry(folder):
         pytest.skip("no docker-registry")
     running = Registry(folder)
     try:
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE_S
         while True:
             with contextlib.suppress(urllib.error.URLError):
                 running.ask("")

@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import KIT, Workspace, served
+from conftest import KIT, PATIENCE_S, Workspace, served
 from playwright.sync_api import sync_playwright
 
 from scripts.demo import ask
@@ -116,6 +116,7 @@ def open_page(browser, service):
         width, height = size
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
+        context.set_default_timeout(1000 * PATIENCE_S)
         page = context.new_page()
         page.on("console", lambda message: note(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -195,7 +195,7 @@ def kill_during(dag, stage):
                 break
         else:
             raise AssertionError(f"{stage} did not run")
-        time.sleep(1)
+        time.sleep(0.3 if stage == STAGES[-1] else 1)
         os.killpg(running.pid, signal.SIGKILL)
     assert -signal.SIGKILL == running.returncode
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import engine
 import pytest
-from conftest import environment, generate
+from conftest import PATIENCE_S, environment, generate
 from playwright.sync_api import sync_playwright
 from runner import TOOLS, repository
 from test_browser import ARTIFACTS, CHROMIUM, DESKTOP, PHONE, SCHEMES, SIZES
@@ -146,6 +146,7 @@ def visit(browser):
         viewport = {"width": width, "height": height}
         context = browser.new_context(viewport=viewport, color_scheme=scheme)
         contexts.append(context)
+        context.set_default_timeout(1000 * PATIENCE_S)
         page = context.new_page()
         own = (address, "data:", f"blob:{address}")
         page.on("console", lambda message: complaints.append(message.text))

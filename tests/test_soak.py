@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from live import Load, Place, ask, counted
+from live import Load, Place, ask, counted, wait
 
 SECONDS, WARM_SECONDS = 30, 10
 SWAP_EVERY = 4
@@ -31,6 +31,12 @@ def offer(made, source):
     shutil.rmtree(old)
 
 
+def swapped(place, count):
+    """Wait until so many bundles were loaded."""
+    name = 'model_swaps_total{result="loaded"}'
+    wait(lambda: count == counted(place.address, name), f"no swap {count}")
+
+
 def memory(number):
     """Return the resident memory of a process in MB."""
     status = Path(f"/proc/{number}/status").read_text()
@@ -47,13 +53,13 @@ class Wrk:
             'wrk.method = "POST"\nwrk.headers["content-type"] = "application/json"\n'
             f"wrk.body = [[{json.dumps({'rows': [row]})}]]\n"
         )
-        words = ["wrk", "-t1", "-c8", f"-d{SECONDS}s", f"-s{script}"]
+        words = ["wrk", "-t1", "-c8", f"-d{SECONDS}s", f"-s{script}", "--timeout=60s"]
         address = f"http://127.0.0.1:{port}/predict"
         self.process = subprocess.Popen([*words, address], stdout=subprocess.PIPE, text=True)
 
     def end(self):
         """Return how many were answered, and what went wrong."""
-        said, _ = self.process.communicate(timeout=SECONDS)
+        said, _ = self.process.communicate(timeout=SECONDS + 60)
         answered = int(re.search(r"(\d+) requests in", said)[1])
         return answered, re.findall(r"Non-2xx.*|Socket errors.*", said)
 
@@ -86,13 +92,13 @@ def test_memory_is_flat_under_load(default_project, tmp_path):
         for second in range(1, SECONDS):
             time.sleep(max(0, start + second - time.monotonic()))
             if second % SWAP_EVERY == 0:
+                swapped(place, second // SWAP_EVERY)
                 offer(made[second // SWAP_EVERY % 2], source)
             assert 200 == ask(f"{place.address}/metrics")[0]
             if second >= WARM_SECONDS:
                 measured.append(memory(server.pid))
         answered, failures = client.end()
-        swaps = (SECONDS - 1) // SWAP_EVERY
-        assert 1 + swaps == counted(place.address, 'model_swaps_total{result="loaded"}')
+        swapped(place, 1 + (SECONDS - 1) // SWAP_EVERY)
         assert answered <= counted(place.address, "events_written_total")
     assert [] == failures
     assert answered > 50 * SECONDS

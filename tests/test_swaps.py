@@ -180,7 +180,11 @@ def test_a_hundred_swaps_under_load(two, tmp_path):
         wait(lambda: "was altered" in live.log.read_text(), "nothing is refused")
         grown = resident(server) - before
     assert_consistent(load, {poor[0]: poor[2], better[0]: answers_to(workspace, poor[1])})
-    (line,) = [line for line in live.log.read_text().splitlines() if "goes on" in line]
+    (line,) = [
+        line
+        for line in live.log.read_text().splitlines()
+        if "goes on: " in line and "altered" in line
+    ]
     wanted = f"version {versions[SWAPS % 2]} goes on: {place}/model.onnx was altered"
     assert json.loads(line)["message"].startswith(wanted)
     assert grown < 60

@@ -36,8 +36,8 @@ from {{ cookiecutter.package }}.settings import Settings
 ROWS = 240
 UNTIL_BUNDLE = ("snapshot", "contract", "prepare", "train", "evaluate", "package")
 
-# A slow machine is no failure.
-hypothesis_settings.register_profile("patient", deadline=None)
+# A slow machine is no failure, and what fails fails each time.
+hypothesis_settings.register_profile("patient", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("patient")
 
 

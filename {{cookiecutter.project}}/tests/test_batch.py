@@ -119,7 +119,7 @@ def names_in(folder):
 
 def wait_for(found, process):
     """Wait until something is there, while a process runs."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not found() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
 

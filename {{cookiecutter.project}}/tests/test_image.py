@@ -71,7 +71,7 @@ def make_volume() -> Iterator[str]:
 
 def wait(container: str) -> str:
     """Wait until the service in a container is ready, and return its address."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while docker("ps", "--quiet", f"--filter=id={container}") and time.monotonic() < until:
         address = docker("port", container, "8000/tcp")
         with suppress(OSError):
@@ -110,7 +110,7 @@ def test_events_have_a_place(container: str) -> None:
 def test_health(container: str, address: str) -> None:
     """Docker's own check of the image finds the service healthy."""
     assert ask(address, "/health/ready")
-    for _ in range(60):
+    for _ in range(480):
         state = json.loads(docker("inspect", container))[0]["State"]["Health"]["Status"]
         if state != "starting":
             break

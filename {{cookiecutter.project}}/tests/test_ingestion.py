@@ -409,6 +409,7 @@ def test_the_service_has_its_events_ingested(job, log, made_event, caplog, monke
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(ingestion, "STOP_SECONDS", PATIENCE)
     settings = Events(folder=job.folder, store=job.store, retention_days=0)
     with ingestion.running(settings):
         time.sleep(0.3)

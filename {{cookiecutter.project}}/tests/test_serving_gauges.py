@@ -19,8 +19,9 @@ UP = ("model_monitor_store_up",)
 
 
 @pytest.fixture(name="scrape")
-def scrape_fixture(address):
+def scrape_fixture(address, monkeypatch):
     """The function that collects once more, and gives all numbers by name and labels."""
+    monkeypatch.setattr(gauges, "PATIENCE_SECONDS", 30)
     registry = CollectorRegistry()
     registry.register(Gauges(address))
 
@@ -117,7 +118,6 @@ def test_a_store_that_hangs_keeps_nobody(scrape, monkeypatch):
         answers.wait(60)
         return Known("steady")
 
-    monkeypatch.setattr(gauges, "PATIENCE_SECONDS", 30)
     monkeypatch.setattr(gauges, "read", lambda _: Known("steady"))
     known = scrape()
     assert 1 == known[UP]
@@ -131,8 +131,9 @@ def test_a_store_that_hangs_keeps_nobody(scrape, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["off", "process"])
-def test_the_service_tells_it(road, tmp_path, mode):
+def test_the_service_tells_it(road, tmp_path, mode, monkeypatch):
     """Where events are kept /metrics has the monitor's gauges; without events it has none."""
+    monkeypatch.setattr(gauges, "PATIENCE_SECONDS", 30)
     own = {"mode": mode, "folder": tmp_path, "store": f"sqlite:///{tmp_path}/none/store.db"}
     events = road.settings.events.model_copy(update=own)
     client = TestClient(create_app(road.settings.model_copy(update={"events": events})))

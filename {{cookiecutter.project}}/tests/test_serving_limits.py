@@ -125,10 +125,10 @@ def test_a_slow_reader_is_waited_for(app_with):
 
     async def send(message):
         sent.append(message)
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.5)
 
     scope = {"type": "http", "method": "GET", "path": "/page.css", "headers": []}
-    app = app_with(timeout_seconds=0.5)
+    app = app_with(timeout_seconds=2)
     asyncio.run(app({**scope, "query_string": b""}, receive, send))
     assert 200 == sent[0]["status"]
     assert not sent[-1]["more_body"]
