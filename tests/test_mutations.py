@@ -374,6 +374,18 @@ PROJECT_FAULTS = {
         "if found:",
         "test_monitor.py::test_who_is_overtaken_leaves_no_heartbeat",
     ),
+    "the largest drift is none": (
+        "src/penguins/monitoring/drift.py",
+        "1.0 if p is None else p",
+        "p or 1.0",
+        "test_drift.py::test_the_largest_drift_is_an_alarm",
+    ),
+    "every column has a level of its own": (
+        "src/penguins/monitoring/drift.py",
+        "outcome.p * tests",
+        "outcome.p",
+        "test_drift.py::test_chance_is_no_drift",
+    ),
     "chance is degradation": (
         "src/penguins/monitoring/performance.py",
         "share = (values.sum() + 1) / (len(values) + 2)",

@@ -264,6 +264,32 @@ def test_columns_with_one_value(known, values, categories, expected):
     assert expected is any(finding.alarm for finding in found.values())
 
 
+@pytest.mark.parametrize("categories", [None, COLORS])
+@pytest.mark.parametrize(
+    ("known", "values"),
+    [
+        (np.zeros(10_000), np.ones(1000)),
+        (np.arange(10_000) % 3, np.zeros(1000)),
+        (np.arange(10_000) % 10 == 0, np.arange(1000) % 10 != 0),
+        (np.zeros(10_000), np.full(1000, np.nan)),
+        (np.full(10_000, np.nan), np.zeros(1000)),
+        (np.arange(10_000) % 3, np.full(1000, -1)),
+    ],
+    ids=["another", "one of three", "turned", "missing", "missing before", "unseen"],
+)
+def test_the_largest_drift_is_an_alarm(known, values, categories):
+    """A difference so large that its probability is 0 as far as numbers go is not lost."""
+    assert any(each.alarm and each.p < 1e-200 for each in one(known, values, categories).values())
+
+
+@pytest.mark.parametrize("change", [lambda x: x + 50, lambda x: x * 1000, np.zeros_like, np.sign])
+def test_the_largest_drift_of_numbers_is_an_alarm(generator, change):
+    """Other units, another scale, one value alone or two."""
+    known, values = generator.normal(size=100_000), generator.normal(size=10_000)
+    found = one(known, change(values), window=10_000)["shape"]
+    assert (True, True) == (found.alarm, found.p < 1e-200)
+
+
 def test_small_differences_do_not_count(generator):
     """With many rows the least difference is significant; only larger ones are an alarm."""
     known, values = generator.normal(size=100_000), generator.normal(0.06, 1, size=100_000)
