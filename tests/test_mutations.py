@@ -332,6 +332,18 @@ PROJECT_FAULTS = {
         "worse = False",
         "test_retraining.py::test_a_champion_that_errs_more_is_taken_back",
     ),
+    "a refused challenger ends a probation": (
+        "src/penguins/probation.py",
+        "swap = _swap(connection, champion)",
+        'swap = checks.actions(connection, SWAP)[0]["detail"]',
+        "test_retraining.py::test_a_challenger_that_is_refused_ends_no_probation",
+    ),
+    "nobody deploys what a monitor took back": (
+        "src/penguins/retraining.py",
+        "if not why and (taken_back := probation.taken_back(settings)):",
+        "if taken_back := probation.judge(settings):",
+        "test_retraining.py::test_who_retrains_hears_of_what_a_monitor_took_back",
+    ),
     "a refused dispatch is never asked for again": (
         "src/penguins/dispatch.py",
         "checks.release(store, reason.key)",

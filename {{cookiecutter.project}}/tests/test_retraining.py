@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 import time
 
 import pandas as pd
@@ -11,6 +12,7 @@ from {{ cookiecutter.package }} import (
     probation,
     release,
     retraining,
+    rounds,
     stages,
     store,
 )
@@ -61,7 +63,7 @@ class Garden:
         aliases, events = self.opened(self.settings, lambda s: (s.aliases(), s.events()))
         return aliases["champion"], events[-1]["version"], events[-1]["decision"]
 
-    def asked(self, rows, version=None, share=1.0, status=200, role="champion"):
+    def asked(self, rows, version=None, share=1.0, status=200, role="champion", entity=None):
         """Have so many predictions; of a share of them the truth is what the model said."""
         frame = self.road.train.sample(rows, replace=True, random_state=next(numbers))
         # Rows that nobody has seen.
@@ -77,7 +79,7 @@ class Garden:
                 {
                     **dict.fromkeys(("prediction_id", "request_id"), name),
                     "ts": start + i / 1000,
-                    "entity_key": None,
+                    "entity_key": entity,
                     "model_name": "Garden",
                     "model_version": version or self.champion,
                     "role": role,
@@ -274,6 +276,57 @@ def test_a_champion_that_errs_more_is_taken_back(swapped):
     event = swapped.opened(swapped.settings, lambda s: s.events()[-1])
     assert "probation" == event["trigger"]
     assert "more loss a prediction than before" in event["why"]
+    assert probation.judge(swapped.settings) is None
+
+
+def test_who_retrains_hears_of_what_a_monitor_took_back(swapped):
+    """Whoever took the champion back, the next retraining says so, once: it is to be deployed."""
+    swapped.asked(30, swapped.version("2"), share=0.3)
+    rounds.look(swapped.settings, print)
+    assert ("1", "2", "rolled back") == swapped.state()
+    outcome, said = retraining.retrain(swapped.settings)
+    assert "rolled back" == outcome
+    assert re.match(r"version 2 was taken back to version 1: 0\.\d+ more loss", said)
+    assert "nothing" == retraining.retrain(swapped.settings)[0]
+
+
+def test_two_that_judge_at_once(swapped, monkeypatch):
+    """Of a monitor and a retraining that see the same, one is late, and finds it done."""
+    swapped.asked(30, swapped.version("2"), share=0.3)
+    look = probation._looks
+
+    def late(*given):
+        found = list(look(*given))
+        monkeypatch.setattr(probation, "_looks", look)
+        assert "champion again" in probation.judge(swapped.settings)
+        return found
+
+    monkeypatch.setattr(probation, "_looks", late)
+    assert probation.judge(swapped.settings) is None
+    assert ("1", "2", "rolled back") == swapped.state()
+
+
+@pytest.mark.parametrize("outcome", ["refused", "undecided"])
+def test_a_challenger_that_is_refused_ends_no_probation(swapped, outcome):
+    """The champion is judged, whichever version was tried since."""
+    swapped.asked(40)
+    if outcome == "undecided":
+        swapped.change(monitoring={"labels": 51})
+    else:
+        swapped.change(training={"params": {"C": 1e-5}})
+    with pytest.raises((GateError, UndecidedError)):
+        retraining.retrain(swapped.settings, "by hand")
+    assert ("2", "3", outcome) == swapped.state()
+    swapped.asked(51, swapped.version("2"), share=0.3)
+    assert "version 1 of garden is the champion again" in probation.judge(swapped.settings)
+
+
+def test_few_who_asked_often_are_few(swapped):
+    """How sure it is what the former model erred depends on whom its truths are about."""
+    swapped.change(monitoring={"window": 120})
+    for entity, share in (("one", 1), ("other", 1), ("third", 0)):
+        swapped.asked(40, share=share, entity=entity)
+    swapped.asked(60, swapped.version("2"), share=0.4)
     assert probation.judge(swapped.settings) is None
 
 

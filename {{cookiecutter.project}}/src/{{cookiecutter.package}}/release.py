@@ -187,15 +187,20 @@ def rollback(settings: Settings, number: str | None = None, why: str = "", **fac
     ----------
     settings : Settings
     number : str or None
-        The version that has to be the champion; None for any.
+        The version to take back; None for whichever is the champion.
     why : str
     **facts
         Further ones, that are kept with the decision.
 
+    Returns
+    -------
+    str
+        What was done; empty where that version is not the champion any more.
+
     Raises
     ------
     RegistryError
-        Where there is no champion, another one, or none before it.
+        Where there is no champion, or none before it.
     """
     model = settings.tracking.model
     with registry.connect(settings) as store:
@@ -206,7 +211,7 @@ def rollback(settings: Settings, number: str | None = None, why: str = "", **fac
                 f"{model} has no champion in {tracking.shown(store.uri)}: nothing to roll back"
             )
         if number not in (None, champion):
-            raise RegistryError(f"version {number} of {model} is not the champion: {champion} is")
+            return ""
         line = _line_of_champions(store)
         if len(line) < 2 or line[-1] != champion:
             raise RegistryError(

@@ -90,7 +90,8 @@ def retrain(settings: Settings, why: str | None = None, force: bool = False) -> 
     UndecidedError
         Where truths are too few for the gate: a person has to decide.
     """
-    if taken_back := probation.judge(settings):
+    probation.judge(settings)
+    if not why and (taken_back := probation.taken_back(settings)):
         return "rolled back", taken_back
     versions, last = _versions(settings), _last_attempt(settings)
     tried = versions.challenger
