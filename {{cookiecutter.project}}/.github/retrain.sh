@@ -24,8 +24,12 @@ run() {
   esac
   [ -z "${GITHUB_STEP_SUMMARY:-}" ] || printf '### Retraining: %s\n<pre>\n%s\n</pre>\n' "$outcome" "$(cat retrain.txt)" >>"$GITHUB_STEP_SUMMARY"
   tell "outcome=$outcome"
-  case "$outcome $("${project[@]}" setting image.model)" in
+  case "$outcome $("${project[@]}" setting image.model) $("${project[@]}" setting serving.source)" in
     "promoted models:/"* | "rolled back models:/"*) tell deploy=true ;;
+    *" models:/"*) ;; # the service follows the registry
+    "promoted "* | "rolled back "*)
+      echo "::warning::The champion is another one, and nothing is deployed: set image.model in params.yaml to models:/$("${project[@]}" setting tracking.model)@champion, or serving.source where the service can reach the registry"
+      ;;
   esac
   if [ "$outcome" = undecided ]; then
     git add --intent-to-add "${RECORD[@]}"
