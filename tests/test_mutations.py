@@ -344,6 +344,18 @@ PROJECT_FAULTS = {
         "if taken_back := probation.judge(settings):",
         "test_retraining.py::test_who_retrains_hears_of_what_a_monitor_took_back",
     ),
+    "the gate is asked before the truths came": (
+        "src/penguins/retraining.py",
+        "if len(fresh) >= least:",
+        "if len(fresh) >= 0:",
+        "test_retraining.py::test_a_shadow_waits_for_its_truths",
+    ),
+    "a short window has too few truths for ever": (
+        "src/penguins/monitoring/performance.py",
+        "return max(settings.window, settings.labels)",
+        "return settings.window",
+        "test_monitor.py::test_a_window_of_fewer_events_than_a_verdict_needs",
+    ),
     "a refused dispatch is never asked for again": (
         "src/penguins/dispatch.py",
         "checks.release(store, reason.key)",

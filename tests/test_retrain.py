@@ -176,6 +176,24 @@ def test_who_deploys_nothing_is_told(tmp_path, outcome, model, source, warned):
     )
 
 
+def test_a_challenger_that_waited_too_long_is_an_issue(tmp_path):
+    """Nothing was trained, so there is nothing to merge: the patch is empty, a person is asked."""
+    said = "error: version 2 waits for truths: 3 of 300\\n"
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    for name in ("data/feedback/rows.parquet", "dvc.lock", "contract.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+    run = retrain(tmp_path, CODE="13", SAID=said, MODEL="train")
+    assert (0, "outcome=undecided\n") == (run.returncode, (tmp_path / "output").read_text())
+    own = {"PATH": f"{STANDINS}{os.pathsep}{os.environ['PATH']}", "STANDIN_GH": str(tmp_path)}
+    words = [SCRIPT, "propose", "proposal/retrain.patch", "proposal/retrain.txt"]
+    subprocess.run(words, cwd=tmp_path, env={**os.environ, **own}, check=True)
+    (call,) = map(json.loads, (tmp_path / "calls.jsonl").read_text().splitlines())
+    assert ["issue", "create", "--title"] == call["argv"][:3]
+    assert "version 2 waits for truths: 3 of 300" in call["stdin"]
+
+
 @pytest.mark.parametrize("workflow", ["deploy.yml", "main.yml"])
 def test_the_image_is_built_by_what_the_project_has(tmp_path, workflow):
     """The new champion is deployed as a push to main would be."""

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What retrain.yml does:
 #   run       train again if there is a reason to (as make retrain); tell GITHUB_OUTPUT what came of it
-#   propose   open a pull request with what a person has to decide about, or renew the one that is open
+#   propose   open a pull request with what a person has to decide about, or renew the one that is open;
+#             where nothing was trained, as the challenger only waited for truths, an issue
 #   deploy    build and deploy the new champion, where the image holds it
 set -euo pipefail
 
@@ -41,6 +42,10 @@ run() {
 
 propose() { # retrain.patch, retrain.txt
   local number title="Retrain: too few truths to decide without a person"
+  if [ ! -s "$1" ]; then
+    printf '<pre>\n%s\n</pre>\n' "$(cat "$2")" | gh issue create --title "$title" --body-file -
+    return
+  fi
   git apply --include="data/feedback/*" --include=dvc.lock --include=contract.json "$1"
   git config user.name "github-actions[bot]"
   git config user.email "41898282+github-actions[bot]@users.noreply.github.com"

@@ -143,6 +143,16 @@ def test_errors_are_degradation(stream):
     assert not found.drift.confirmed
 
 
+def test_a_window_of_fewer_events_than_a_verdict_needs(stream):
+    """So many truths are looked at as a verdict needs, however short a window of drift is."""
+    stream.monitoring |= {"labels": 150}
+    stream.tell(stream.add(149, flips=0.4))
+    assert "too few truths" == stream.look().performance.state
+    stream.tell(stream.add(1, flips=0.4))
+    found = stream.look().performance
+    assert ("checked", 150, True) == (found.state, found.events, found.alarm)
+
+
 def test_late_events(stream):
     """What comes after its window was checked is told, and is no part of the next as new."""
     stream.add(120)

@@ -144,9 +144,10 @@ def _looks(
         worse = found is not None and found.alarm
         why = f"{found.score:.3g} more loss a prediction than before" if found and worse else ""
         yield Look(key, why, figures)
-    asked, failed = _failures(connection, new, settings.window)
+    size = performance.window_size(settings)
+    asked, failed = _failures(connection, new, size)
     if key := _due(connection, swap, "answers", asked, settings):
-        known_asked, known_failed = _failures(connection, former, settings.window)
+        known_asked, known_failed = _failures(connection, former, size)
         table = [[failed, asked - failed], [known_failed, known_asked - known_failed]]
         p = float(stats.fisher_exact(table, alternative="greater").pvalue)
         excess = failed / asked - known_failed / max(known_asked, 1)
@@ -157,8 +158,9 @@ def _looks(
 
 def _labelled(connection: sa.Connection, model: Model, settings: Monitoring) -> windows.Events:
     """Return the newest events of a model with a truth."""
-    truths = windows.truths(connection, model, monitor.RECENT * settings.window)
-    return windows.labelled(connection, truths, settings.window)
+    size = performance.window_size(settings)
+    truths = windows.truths(connection, model, monitor.RECENT * size)
+    return windows.labelled(connection, truths, size)
 
 
 def _due(
@@ -167,7 +169,8 @@ def _due(
     """Return the key of the look that it is time for; None where it was taken, or is too early."""
     if known < settings.labels:
         return None
-    key = f"{SWAP} {swap['number']} {of} {'window' if known >= settings.window else 'first'}"
+    size = performance.window_size(settings)
+    key = f"{SWAP} {swap['number']} {of} {'window' if known >= size else 'first'}"
     taken = sa.select(monitor_action.c.key).where(monitor_action.c.key == key)
     return None if connection.scalar(taken) else key
 

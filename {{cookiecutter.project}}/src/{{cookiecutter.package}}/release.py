@@ -105,7 +105,8 @@ def promote(
     GateError
         Where the challenger is refused, with the table of reasons; the champion stays.
     UndecidedError
-        Where the rows are fewer than `least`, with the same table; the champion stays.
+        Where the rows are fewer than `least`, with the same table, or none of those that were
+        given is new to both; the champion stays.
     """
     from .gate import explain
 
@@ -295,10 +296,16 @@ def _held_out(
     store: Store, versions: list[Version], folder: Path, frame: "DataFrame | None"
 ) -> "DataFrame":
     """Read the held-out rows, unless they are given, that none of the versions was trained on."""
+    given = frame is not None
     if frame is None:
         frame = read_table(TEST, "prepare")
     for version in versions:
         frame = _unseen(frame, store, version, folder)
+        if frame.empty and given:
+            raise UndecidedError(
+                f"version {version.number} of {store.model} was trained on rows like all that came "
+                "since: a person has to decide; promote lets the challenger serve, if the gate opens"
+            )
         if frame.empty:
             raise RegistryError(
                 f"version {version.number} of {store.model} was trained on all held-out rows of "

@@ -4,6 +4,7 @@ A process that is killed leaves the old champion or the new one: every step can 
 an attempt counts once it came to its end.
 """
 
+import math
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from .errors import GateError, RegistryError, TrainingError, UndecidedError
 from .gate import LEAST_ROWS
 from .monitoring import monitor
 from .registry import CHALLENGER, CHAMPION, Version
-from .settings import Settings, require_recordable
+from .settings import Settings, require_decidable, require_recordable
 from .store import opened, prediction_event
 
 ATTEMPT = "retrain"
@@ -82,7 +83,8 @@ def retrain(settings: Settings, why: str | None = None, force: bool = False) -> 
     RegistryError
         Where there is no champion to compare with.
     SettingsError
-        Where the store does not keep what the model needs, or DVC cannot record the settings.
+        Where the gate could never decide, the store does not keep what the model needs, or DVC
+        cannot record the settings.
     TrainingError
         Where a stage of the pipeline fails.
     GateError
@@ -90,6 +92,7 @@ def retrain(settings: Settings, why: str | None = None, force: bool = False) -> 
     UndecidedError
         Where truths are too few for the gate: a person has to decide.
     """
+    require_decidable(settings)
     probation.judge(settings)
     if not why and (taken_back := probation.taken_back(settings)):
         return "rolled back", taken_back
@@ -279,20 +282,34 @@ def _promote(
 def _shadowed(
     settings: Settings, versions: Versions, challenger: Version, last: dict[str, Any]
 ) -> tuple[Outcome, str]:
-    """Go on with a challenger that answers beside the champion, once it did so often enough."""
+    """Go on with a challenger that answers beside the champion, once it did so often enough.
+
+    The truths that came since are the newest that neither version was trained on.
+    """
+    wanted, least, until = settings.retraining, settings.monitoring.labels, last["until"]
     shadow = sa.select(sa.func.count()).where(
         prediction_event.c.role == "shadow",
         prediction_event.c.model_version == challenger.tags["bundle_version"],
     )
     with opened(settings.events.store) as store, store.reading() as connection:
         answered = connection.scalar(shadow) or 0
-    if answered < settings.retraining.shadow_events:
-        return "shadow", _progress(settings, challenger, answered)
-    # The truths that came since are the newest that neither version was trained on.
-    fresh = collect(
-        contract.read(CONTRACT), settings.events, settings.retraining.held_out, last["until"]
+    waits = _progress(settings, challenger, answered)
+    if answered >= wanted.shadow_events:
+        since = None if until is None else math.nextafter(until, math.inf)
+        fresh = collect(contract.read(CONTRACT), settings.events, wanted.held_out, since)
+        if len(fresh) >= least:
+            return _promote(settings, versions.champion, challenger, last, fresh)
+        waits = (
+            f"version {challenger.number} waits for truths: {len(fresh):,} of {least:,} "
+            "(monitoring.labels); then the gate decides"
+        )
+    if time.time() - last["ts"] < wanted.shadow_days * 24 * HOUR:
+        return "shadow", waits
+    _finish(settings, "undecided", last)
+    raise UndecidedError(
+        f"{waits}; that takes longer than {wanted.shadow_days:g} days (retraining.shadow_days), so "
+        f"a person decides: promote lets it serve, if the gate opens"
     )
-    return _promote(settings, versions.champion, challenger, last, fresh)
 
 
 def _progress(settings: Settings, version: Version, answered: int) -> str:

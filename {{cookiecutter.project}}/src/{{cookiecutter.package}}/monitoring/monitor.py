@@ -303,20 +303,20 @@ def _performance(store: Store, watched: Subject, settings: Monitoring) -> tuple[
     overtaken : bool
         Whether another monitor was faster.
     """
-    model, sample = watched.model, watched.sample(LOSS)
+    model, sample, size = watched.model, watched.sample(LOSS), performance.window_size(settings)
     if sample is None:
         return Window(model, "performance", "no target"), 0, False
     with store.reading() as connection:
         known = checks.read(connection, model, "performance", REMEMBERED, findings=False)
         since = float(known[-1].detail["received"]) if known else 0.0
-        truths = windows.truths(connection, model, RECENT * settings.window)
+        truths = windows.truths(connection, model, RECENT * size)
         fresh = sum(truth.received > since for truth in truths)
         needed = min(settings.step, settings.labels) if known else settings.labels
         if fresh < needed:
             detail = {"waiting": fresh, "needed": needed}
             state = "too few truths" if fresh or known else "no truths"
             return Window(model, "performance", state, detail=detail), 0, False
-        events = windows.labelled(connection, truths, settings.window)
+        events = windows.labelled(connection, truths, size)
     received = max(truth.received for truth in truths)
     window = _labelled(watched, sample, events, received, known, settings)
     if window.state != CHECKED:
