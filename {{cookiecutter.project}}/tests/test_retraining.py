@@ -133,7 +133,7 @@ def garden_project(desk, road, opened, monkeypatch):
     """A project whose pipeline runs in this process."""
 
     def pipeline(settings):
-        for name in ("prepare", "train", "evaluate", "package", "register"):
+        for name in ("snapshot", "prepare", "train", "evaluate", "package", "register"):
             stages.STAGES[name](settings)
 
     monkeypatch.setattr(retraining, "run_pipeline", pipeline)
@@ -204,6 +204,22 @@ def test_a_worse_one_is_refused(garden_project):
         attempt["reason"],
         attempt["trigger"],
     )
+
+
+def test_rows_that_were_tried_are_no_reason_again(garden_project):
+    """Other rows in the source are tried once, whatever comes of it; then others are again."""
+    project = garden_project
+    release.promote(project.settings)
+    project.asked(150, project.version("2"))
+    project.change(training={"params": {"C": 1e-5}}, retraining={"cooldown_hours": 0})
+    for rows in (200, 190):
+        pd.read_csv("garden.csv").tail(rows).to_csv("garden.csv", index=False)
+        with pytest.raises(GateError, match="is refused"):
+            retraining.retrain(project.settings)
+        assert "data" == project.actions("retrain")[0]["trigger"]
+        assert "nothing" == retraining.retrain(project.settings)[0]
+    with pytest.raises(GateError, match="is refused"):
+        retraining.retrain(project.settings, "by hand")
 
 
 @pytest.mark.parametrize("features", [(), ("leaves",)], ids=["none", "some"])

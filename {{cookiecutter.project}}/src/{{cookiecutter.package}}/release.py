@@ -304,7 +304,7 @@ def _held_out(
         if frame.empty and given:
             raise UndecidedError(
                 f"version {version.number} of {store.model} was trained on rows like all that came "
-                "since: a person has to decide; promote lets the challenger serve, if the gate opens"
+                "since, so a person decides: promote lets the challenger serve, if the gate opens"
             )
         if frame.empty:
             raise RegistryError(

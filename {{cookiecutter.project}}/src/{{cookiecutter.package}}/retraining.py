@@ -19,7 +19,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from . import checks, contract, feedback, killed, probation, registry, release
-from .artifacts import CONTRACT, RUN, read_json, sha256
+from .artifacts import CONTRACT, RUN, SNAPSHOT, read_json, sha256
 from .collection import Collected, collect
 from .errors import GateError, RegistryError, TrainingError, UndecidedError
 from .gate import LEAST_ROWS
@@ -100,7 +100,7 @@ def retrain(settings: Settings, why: str | None = None, force: bool = False) -> 
     tried = versions.challenger
     if last.get("outcome") == "shadow" and tried and tried.number == last["number"] and not force:
         return _shadowed(settings, versions, tried, last)
-    reasons = list(_reasons(settings, versions, why))
+    reasons = list(_reasons(settings, versions, why, last.get("data_sha256")))
     if not reasons:
         return "nothing", "nothing wants it: no confirmed drift or degradation, no newer rows"
     told = "; ".join(reason.why for reason in reasons)
@@ -114,6 +114,7 @@ def retrain(settings: Settings, why: str | None = None, force: bool = False) -> 
     }
     attempt["until"] = _take(settings, versions.champion, attempt["windows"])
     run_pipeline(settings)
+    attempt["data_sha256"] = read_json(SNAPSHOT.with_suffix(".json"))["sha256"]
     versions, number = _versions(settings), read_json(RUN)["model_version"]
     tried = versions.challenger
     if tried is None or tried.number != number or versions.champion.number == number:
@@ -171,7 +172,9 @@ def _last_attempt(settings: Settings) -> dict[str, Any]:
     return {**found[0]["detail"], "ts": found[0]["ts"]} if found else {}
 
 
-def _reasons(settings: Settings, versions: Versions, why: str | None) -> Iterator[Reason]:
+def _reasons(
+    settings: Settings, versions: Versions, why: str | None, tried: str | None
+) -> Iterator[Reason]:
     wanted = settings.retraining
     if why:
         yield Reason("hand", why)
@@ -186,7 +189,9 @@ def _reasons(settings: Settings, versions: Versions, why: str | None) -> Iterato
     days = (datetime.now(UTC) - versions.since).total_seconds() / (24 * HOUR)
     if wanted.every_days and days >= wanted.every_days:
         yield Reason("schedule", f"the champion is {days:.0f} days old")
-    if "data" in wanted.triggers and _source(settings) != versions.champion.tags["data_sha256"]:
+    # Rows that were tried, whatever came of it, are tried again for another reason only.
+    known = versions.champion.tags["data_sha256"], tried
+    if "data" in wanted.triggers and _source(settings) not in known:
         yield Reason("data", f"{settings.data.source} has other rows")
 
 
@@ -323,7 +328,8 @@ def _progress(settings: Settings, version: Version, answered: int) -> str:
 
 def _finish(settings: Settings, outcome: str, attempt: dict[str, Any]) -> None:
     """Write down that an attempt came to its end."""
-    kept = {name: attempt[name] for name in ("number", "trigger", "reason", "windows", "until")}
+    names = ("number", "trigger", "reason", "windows", "until", "data_sha256")
+    kept = {name: attempt[name] for name in names}
     key = f"{ATTEMPT} {kept['number']} {outcome} {time.time():.0f}"
     with opened(settings.events.store) as store:
         checks.claim(store, key, ATTEMPT, {**kept, "outcome": outcome})
