@@ -398,6 +398,12 @@ PROJECT_FAULTS = {
         "place >= _literal(after)",
         "test_monitor.py::test_windows_go_on_where_they_ended",
     ),
+    "a clock that lags far behind is not told": (
+        "src/penguins/monitoring/monitor.py",
+        "RECOUNTED = 20",
+        "RECOUNTED = 1",
+        "test_monitor.py::test_a_clock_that_lags",
+    ),
     "who is overtaken says that it looked": (
         "src/penguins/monitoring/monitor.py",
         "if not found.overtaken:",

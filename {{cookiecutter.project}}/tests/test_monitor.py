@@ -165,6 +165,21 @@ def test_late_events(stream):
     assert last == stream.look().drift.last_id
 
 
+def test_a_clock_that_lags(stream):
+    """Events that always come after their window was checked are told, however far it is back."""
+    stream.add(500)
+    stream.look()
+    told = []
+    for _ in range(3):
+        stream.add(3, ts=lambda made: stream.START + made - 300)
+        stream.add(97)
+        told.append(stream.look().drift.detail["late"])
+    assert [3, 6, 9] == told
+    with stores.opened(stream.address) as store:
+        store.prune(stream.START + 250)
+    assert 6 == stream.look().drift.detail["late"]
+
+
 def test_clocks_that_are_ahead(stream):
     """Events of the future are told, and looked at when their time has come."""
     stream.add(100)
