@@ -422,6 +422,12 @@ PROJECT_FAULTS = {
         "outcome.p",
         "test_drift.py::test_chance_is_no_drift",
     ),
+    "a small drift takes too long": (
+        "src/penguins/monitoring/drift.py",
+        "np.sqrt(variance / size)",
+        "np.sqrt(2 * variance / size)",
+        "test_drift.py::test_a_small_shift_is_confirmed_in_time",
+    ),
     "chance is degradation": (
         "src/penguins/monitoring/performance.py",
         "share = (values.sum() + 1) / (len(values) + 2)",
