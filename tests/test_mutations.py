@@ -332,6 +332,36 @@ PROJECT_FAULTS = {
         "worse = False",
         "test_retraining.py::test_a_champion_that_errs_more_is_taken_back",
     ),
+    "a refused challenger ends a probation": (
+        "src/penguins/probation.py",
+        "swap = _swap(connection, champion)",
+        'swap = checks.actions(connection, SWAP)[0]["detail"]',
+        "test_retraining.py::test_a_challenger_that_is_refused_ends_no_probation",
+    ),
+    "nobody deploys what a monitor took back": (
+        "src/penguins/retraining.py",
+        "if not why and (taken_back := probation.taken_back(settings)):",
+        "if taken_back := probation.judge(settings):",
+        "test_retraining.py::test_who_retrains_hears_of_what_a_monitor_took_back",
+    ),
+    "the gate is asked before the truths came": (
+        "src/penguins/retraining.py",
+        "if len(fresh) >= least:",
+        "if len(fresh) >= 0:",
+        "test_retraining.py::test_a_shadow_waits_for_its_truths",
+    ),
+    "a short window has too few truths for ever": (
+        "src/penguins/monitoring/performance.py",
+        "return max(settings.window, settings.labels)",
+        "return settings.window",
+        "test_monitor.py::test_a_window_of_fewer_events_than_a_verdict_needs",
+    ),
+    "refused rows are tried again and again": (
+        "src/penguins/retraining.py",
+        "_source(settings) not in known",
+        "_source(settings) != known[0]",
+        "test_retraining.py::test_rows_that_were_tried_are_no_reason_again",
+    ),
     "a refused dispatch is never asked for again": (
         "src/penguins/dispatch.py",
         "checks.release(store, reason.key)",
@@ -368,11 +398,35 @@ PROJECT_FAULTS = {
         "place >= _literal(after)",
         "test_monitor.py::test_windows_go_on_where_they_ended",
     ),
+    "a clock that lags far behind is not told": (
+        "src/penguins/monitoring/monitor.py",
+        "RECOUNTED = 20",
+        "RECOUNTED = 1",
+        "test_monitor.py::test_a_clock_that_lags",
+    ),
     "who is overtaken says that it looked": (
         "src/penguins/monitoring/monitor.py",
         "if not found.overtaken:",
         "if found:",
         "test_monitor.py::test_who_is_overtaken_leaves_no_heartbeat",
+    ),
+    "the largest drift is none": (
+        "src/penguins/monitoring/drift.py",
+        "1.0 if p is None else p",
+        "p or 1.0",
+        "test_drift.py::test_the_largest_drift_is_an_alarm",
+    ),
+    "every column has a level of its own": (
+        "src/penguins/monitoring/drift.py",
+        "outcome.p * tests",
+        "outcome.p",
+        "test_drift.py::test_chance_is_no_drift",
+    ),
+    "a small drift takes too long": (
+        "src/penguins/monitoring/drift.py",
+        "np.sqrt(variance / size)",
+        "np.sqrt(2 * variance / size)",
+        "test_drift.py::test_a_small_shift_is_confirmed_in_time",
     ),
     "chance is degradation": (
         "src/penguins/monitoring/performance.py",

@@ -37,9 +37,27 @@ with store.opened(sys.argv[1]) as opened:
     opened.record(truths)
 """
 STAND_IN = """#!/usr/bin/env bash
-if [[ $* == *"setting image.model" ]]; then echo "$MODEL"; exit; fi
+case $* in
+  *"setting image.model") echo "$MODEL"; exit ;;
+  *"setting serving.source") echo "${SOURCE:-null}"; exit ;;
+  *"setting tracking.model") echo a; exit ;;
+esac
 printf '%s\\n' "$@" >called; echo "a stage ran"; printf '%b' "$SAID"; exit "$CODE"
 """
+
+
+def retrain(folder, **own):
+    """Run the script in a project in which a stand-in trains."""
+    for name in (".venv/bin", "src/penguins"):
+        (folder / name).mkdir(parents=True)
+    (folder / "src/penguins/cli.py").touch()
+    python = folder / ".venv/bin/python"
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    own |= {"GITHUB_OUTPUT": str(folder / "output"), "GITHUB_STEP_SUMMARY": str(folder / "summary")}
+    return subprocess.run(
+        [SCRIPT, "run"], cwd=folder, env={**os.environ, **own}, capture_output=True, text=True
+    )
 
 
 @pytest.fixture
@@ -123,18 +141,8 @@ def test_too_few_truths_become_a_pull_request(hub, default_project):
 )
 def test_what_the_script_tells(tmp_path, code, said, model, told):
     """Refusals are green, failures are red; only an image that holds the champion is built."""
-    for name in (".venv/bin", "src/penguins"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "src/penguins/cli.py").touch()
-    python = tmp_path / ".venv/bin/python"
-    python.write_text(STAND_IN)
-    python.chmod(0o755)
     output, summary = tmp_path / "output", tmp_path / "summary"
-    own = {"SAID": said, "CODE": str(code), "MODEL": model, "WHY": "a $(touch x) reason"}
-    own |= {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(summary)}
-    run = subprocess.run(
-        [SCRIPT, "run"], cwd=tmp_path, env={**os.environ, **own}, capture_output=True, text=True
-    )
+    run = retrain(tmp_path, CODE=str(code), SAID=said, MODEL=model, WHY="a $(touch x) reason")
     words = ["-m", "penguins", "retrain", "--why", "a $(touch x) reason"]
     assert words == (tmp_path / "called").read_text().splitlines()
     if told is None:
@@ -144,6 +152,46 @@ def test_what_the_script_tells(tmp_path, code, said, model, told):
     outcome = told.split("\n")[0].partition("=")[2]
     last = said.replace("\\n", "\n")
     assert f"### Retraining: {outcome}\n<pre>\n{last}</pre>\n" == summary.read_text()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "model", "source", "warned"),
+    [
+        ("promoted", "train", "null", True),
+        ("rolled back", "train", "null", True),
+        ("promoted", "train", "models:/a@champion", False),
+        ("promoted", "models:/a@champion", "null", False),
+        ("nothing", "train", "null", False),
+        ("shadow", "train", "null", False),
+    ],
+)
+def test_who_deploys_nothing_is_told(tmp_path, outcome, model, source, warned):
+    """A champion that reaches no service is a warning, which names what to set."""
+    said = f"retrain   {outcome}: a reason\\n"
+    run = retrain(tmp_path, CODE="0", SAID=said, MODEL=model, SOURCE=source)
+    warning = "nothing is deployed: set image.model in params.yaml to models:/a@champion, or"
+    assert (0, warned) == (
+        run.returncode,
+        f"::warning::The champion is another one, and {warning}" in run.stdout,
+    )
+
+
+def test_a_challenger_that_waited_too_long_is_an_issue(tmp_path):
+    """Nothing was trained, so there is nothing to merge: the patch is empty, a person is asked."""
+    said = "error: version 2 waits for truths: 3 of 300\\n"
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    for name in ("data/feedback/rows.parquet", "dvc.lock", "contract.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+    run = retrain(tmp_path, CODE="13", SAID=said, MODEL="train")
+    assert (0, "outcome=undecided\n") == (run.returncode, (tmp_path / "output").read_text())
+    own = {"PATH": f"{STANDINS}{os.pathsep}{os.environ['PATH']}", "STANDIN_GH": str(tmp_path)}
+    words = [SCRIPT, "propose", "proposal/retrain.patch", "proposal/retrain.txt"]
+    subprocess.run(words, cwd=tmp_path, env={**os.environ, **own}, check=True)
+    (call,) = map(json.loads, (tmp_path / "calls.jsonl").read_text().splitlines())
+    assert ["issue", "create", "--title"] == call["argv"][:3]
+    assert "version 2 waits for truths: 3 of 300" in call["stdin"]
 
 
 @pytest.mark.parametrize("workflow", ["deploy.yml", "main.yml"])

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What retrain.yml does:
 #   run       train again if there is a reason to (as make retrain); tell GITHUB_OUTPUT what came of it
-#   propose   open a pull request with what a person has to decide about, or renew the one that is open
+#   propose   open a pull request with what a person has to decide about, or renew the one that is open;
+#             where nothing was trained, as the challenger only waited for truths, an issue
 #   deploy    build and deploy the new champion, where the image holds it
 set -euo pipefail
 
@@ -24,8 +25,12 @@ run() {
   esac
   [ -z "${GITHUB_STEP_SUMMARY:-}" ] || printf '### Retraining: %s\n<pre>\n%s\n</pre>\n' "$outcome" "$(cat retrain.txt)" >>"$GITHUB_STEP_SUMMARY"
   tell "outcome=$outcome"
-  case "$outcome $("${project[@]}" setting image.model)" in
+  case "$outcome $("${project[@]}" setting image.model) $("${project[@]}" setting serving.source)" in
     "promoted models:/"* | "rolled back models:/"*) tell deploy=true ;;
+    *" models:/"*) ;; # the service follows the registry
+    "promoted "* | "rolled back "*)
+      echo "::warning::The champion is another one, and nothing is deployed: set image.model in params.yaml to models:/$("${project[@]}" setting tracking.model)@champion, or serving.source where the service can reach the registry"
+      ;;
   esac
   if [ "$outcome" = undecided ]; then
     git add --intent-to-add "${RECORD[@]}"
@@ -37,6 +42,10 @@ run() {
 
 propose() { # retrain.patch, retrain.txt
   local number title="Retrain: too few truths to decide without a person"
+  if [ ! -s "$1" ]; then
+    printf '<pre>\n%s\n</pre>\n' "$(cat "$2")" | gh issue create --title "$title" --body-file -
+    return
+  fi
   git apply --include="data/feedback/*" --include=dvc.lock --include=contract.json "$1"
   git config user.name "github-actions[bot]"
   git config user.email "41898282+github-actions[bot]@users.noreply.github.com"

@@ -264,6 +264,32 @@ def test_columns_with_one_value(known, values, categories, expected):
     assert expected is any(finding.alarm for finding in found.values())
 
 
+@pytest.mark.parametrize("categories", [None, COLORS])
+@pytest.mark.parametrize(
+    ("known", "values"),
+    [
+        (np.zeros(10_000), np.ones(1000)),
+        (np.arange(10_000) % 3, np.zeros(1000)),
+        (np.arange(10_000) % 10 == 0, np.arange(1000) % 10 != 0),
+        (np.zeros(10_000), np.full(1000, np.nan)),
+        (np.full(10_000, np.nan), np.zeros(1000)),
+        (np.arange(10_000) % 3, np.full(1000, -1)),
+    ],
+    ids=["another", "one of three", "turned", "missing", "missing before", "unseen"],
+)
+def test_the_largest_drift_is_an_alarm(known, values, categories):
+    """A difference so large that its probability is 0 as far as numbers go is not lost."""
+    assert any(each.alarm and each.p < 1e-200 for each in one(known, values, categories).values())
+
+
+@pytest.mark.parametrize("change", [lambda x: x + 50, lambda x: x * 1000, np.zeros_like, np.sign])
+def test_the_largest_drift_of_numbers_is_an_alarm(generator, change):
+    """Other units, another scale, one value alone or two."""
+    known, values = generator.normal(size=100_000), generator.normal(size=10_000)
+    found = one(known, change(values), window=10_000)["shape"]
+    assert (True, True) == (found.alarm, found.p < 1e-200)
+
+
 def test_small_differences_do_not_count(generator):
     """With many rows the least difference is significant; only larger ones are an alarm."""
     known, values = generator.normal(size=100_000), generator.normal(0.06, 1, size=100_000)
@@ -357,6 +383,27 @@ def test_drift_is_confirmed_by_two_checks_in_a_row():
     assert (drift.Streak("a", 3, 3.0), drift.Streak("c", 1, 5.0)) == drift.streaks(history)
     assert () == drift.confirmed([], SETTINGS)
     assert () == drift.confirmed([(1.0, ("a",)), (2.0, ("b",))], SETTINGS)
+
+
+def test_a_small_shift_is_confirmed_in_time():
+    """A fifth of a standard deviation in one of 20 columns, within 1,500 events of 19 in 20 streams.
+
+    It sets in with a check, the first of four.
+    """
+    found = 0
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        known, stream = (generator.normal(size=(20, rows)) for rows in (10_000, 2500))
+        stream[7, 1000:] += 0.2
+        samples = [sample(str(j), None, values) for j, values in enumerate(known)]
+        history = []
+        for end in (1000, 1500, 2000, 2500):
+            window = {str(j): values[end - 1000 : end] for j, values in enumerate(stream)}
+            history.append((float(end), drift.check(samples, window, SETTINGS).drifted))
+        counted = drift.confirmed(history, SETTINGS)
+        assert {each.column for each in counted} <= {"7"}
+        found += bool(counted)
+    assert found >= 38
 
 
 def test_entities_without_a_key_are_their_own():

@@ -143,6 +143,16 @@ def test_errors_are_degradation(stream):
     assert not found.drift.confirmed
 
 
+def test_a_window_of_fewer_events_than_a_verdict_needs(stream):
+    """So many truths are looked at as a verdict needs, however short a window of drift is."""
+    stream.monitoring |= {"labels": 150}
+    stream.tell(stream.add(149, flips=0.4))
+    assert "too few truths" == stream.look().performance.state
+    stream.tell(stream.add(1, flips=0.4))
+    found = stream.look().performance
+    assert ("checked", 150, True) == (found.state, found.events, found.alarm)
+
+
 def test_late_events(stream):
     """What comes after its window was checked is told, and is no part of the next as new."""
     stream.add(120)
@@ -153,6 +163,21 @@ def test_late_events(stream):
     assert (first.drift.id, 20) == (found.drift.id, found.drift.detail["waiting"])
     last = stream.add(30)[-1]
     assert last == stream.look().drift.last_id
+
+
+def test_a_clock_that_lags(stream):
+    """Events that always come after their window was checked are told, however far it is back."""
+    stream.add(500)
+    stream.look()
+    told = []
+    for _ in range(3):
+        stream.add(3, ts=lambda made: stream.START + made - 300)
+        stream.add(97)
+        told.append(stream.look().drift.detail["late"])
+    assert [3, 6, 9] == told
+    with stores.opened(stream.address) as store:
+        store.prune(stream.START + 250)
+    assert 6 == stream.look().drift.detail["late"]
 
 
 def test_clocks_that_are_ahead(stream):

@@ -225,7 +225,7 @@ def test_every_state_in_one_sentence(look, status, parts, headline):
 @pytest.mark.parametrize(
     ("detail", "words"),
     [
-        ({"late": 4}, "4 predictions of the last window came after it was checked"),
+        ({"late": 4}, "4 predictions came after their window was checked"),
         ({"future": 2}, "Clock skew: 2 predictions bear a time that has not come"),
         ({"skipped": 1200}, "1,200 older predictions were left out"),
         ({"other": {"name": "Garden", "version": "ba98"}}, "are of version ba98 of Garden"),

@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 import time
 
 import pandas as pd
@@ -11,6 +12,7 @@ from {{ cookiecutter.package }} import (
     probation,
     release,
     retraining,
+    rounds,
     stages,
     store,
 )
@@ -61,12 +63,15 @@ class Garden:
         aliases, events = self.opened(self.settings, lambda s: (s.aliases(), s.events()))
         return aliases["champion"], events[-1]["version"], events[-1]["decision"]
 
-    def asked(self, rows, version=None, share=1.0, status=200, role="champion"):
+    def asked(
+        self, rows, version=None, share=1.0, status=200, role="champion", entity=None, new=True
+    ):
         """Have so many predictions; of a share of them the truth is what the model said."""
         frame = self.road.train.sample(rows, replace=True, random_state=next(numbers))
-        # Rows that nobody has seen.
-        more = [next(numbers) / 1e4 for _ in range(rows)]
-        frame["Höhe (cm)"] = frame["Höhe (cm)"].fillna(100) + more
+        if new:
+            # Rows that nobody has seen.
+            more = [next(numbers) / 1e4 for _ in range(rows)]
+            frame["Höhe (cm)"] = frame["Höhe (cm)"].fillna(100) + more
         asked, start = [], time.time() - 1000 + next(numbers)
         contract = self.road.predictor.contract
         given = zip(plain_rows(contract, frame), frame["variety"], strict=True)
@@ -77,7 +82,7 @@ class Garden:
                 {
                     **dict.fromkeys(("prediction_id", "request_id"), name),
                     "ts": start + i / 1000,
-                    "entity_key": None,
+                    "entity_key": entity,
                     "model_name": "Garden",
                     "model_version": version or self.champion,
                     "role": role,
@@ -128,7 +133,7 @@ def garden_project(desk, road, opened, monkeypatch):
     """A project whose pipeline runs in this process."""
 
     def pipeline(settings):
-        for name in ("prepare", "train", "evaluate", "package", "register"):
+        for name in ("snapshot", "prepare", "train", "evaluate", "package", "register"):
             stages.STAGES[name](settings)
 
     monkeypatch.setattr(retraining, "run_pipeline", pipeline)
@@ -201,6 +206,22 @@ def test_a_worse_one_is_refused(garden_project):
     )
 
 
+def test_rows_that_were_tried_are_no_reason_again(garden_project):
+    """Other rows in the source are tried once, whatever comes of it; then others are again."""
+    project = garden_project
+    release.promote(project.settings)
+    project.asked(150, project.version("2"))
+    project.change(training={"params": {"C": 1e-5}}, retraining={"cooldown_hours": 0})
+    for rows in (200, 190):
+        pd.read_csv("garden.csv").tail(rows).to_csv("garden.csv", index=False)
+        with pytest.raises(GateError, match="is refused"):
+            retraining.retrain(project.settings)
+        assert "data" == project.actions("retrain")[0]["trigger"]
+        assert "nothing" == retraining.retrain(project.settings)[0]
+    with pytest.raises(GateError, match="is refused"):
+        retraining.retrain(project.settings, "by hand")
+
+
 @pytest.mark.parametrize("features", [(), ("leaves",)], ids=["none", "some"])
 def test_columns_that_are_not_kept(garden_project, features):
     """What the store does not keep cannot be learnt from: which column, and what to do."""
@@ -235,6 +256,71 @@ def test_shadow_before_the_gate(garden_project):
     project.asked(60)
     assert "promoted" == retraining.retrain(project.settings)[0]
     assert ("3", "3", "promoted") == project.state()
+
+
+@pytest.fixture
+def shadowed(garden_project):
+    """A project whose challenger, version 3, has answered beside the champion for long enough."""
+    project = garden_project
+    project.change(retraining={"shadow_events": 10})
+    project.asked(150)
+    assert "shadow" == retraining.retrain(project.settings, "by hand")[0]
+    project.asked(10, project.version("3"), role="shadow")
+    return project
+
+
+@pytest.mark.parametrize("truths", [0, 29])
+def test_a_shadow_waits_for_its_truths(shadowed, truths):
+    """They come late: until there are enough the gate is not asked, and each run says how many."""
+    if truths:
+        shadowed.asked(truths)
+    for _ in range(2):
+        outcome, said = retraining.retrain(shadowed.settings)
+        assert "shadow" == outcome
+        assert said.startswith(f"version 3 waits for truths: {truths} of 30 ")
+    assert ("1", "1", "promoted") == shadowed.state()
+    shadowed.asked(30 - truths)
+    assert "promoted" == retraining.retrain(shadowed.settings)[0]
+    assert ("3", "3", "promoted") == shadowed.state()
+
+
+@pytest.mark.parametrize("events", [10, 11])
+def test_a_shadow_does_not_wait_for_ever(shadowed, events):
+    """Without truths, or requests, a person is asked once; promote decides as ever."""
+    waits = "waits for truths: 29 of 30" if events == 10 else "answered 10 of 11 requests"
+    shadowed.asked(29)
+    shadowed.change(retraining={"shadow_events": events, "shadow_days": 1e-9})
+    with pytest.raises(UndecidedError, match=f"version 3 {waits} .* so a person decides: promote"):
+        retraining.retrain(shadowed.settings)
+    assert ["undecided", "shadow"] == [each["outcome"] for each in shadowed.actions("retrain")]
+    assert "nothing" == retraining.retrain(shadowed.settings)[0]
+    assert "version 3 of garden is the champion" in release.promote(shadowed.settings)
+
+
+def test_a_shadow_is_asked_nothing_new(shadowed):
+    """Where clients send the same rows again and again no comparison is fair: a person decides."""
+    shadowed.asked(40, new=False)
+    with pytest.raises(UndecidedError, match="version . of garden was trained on rows like all"):
+        retraining.retrain(shadowed.settings)
+    assert ("undecided", "1") == (shadowed.actions("retrain")[0]["outcome"], shadowed.state()[0])
+    assert "nothing" == retraining.retrain(shadowed.settings)[0]
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"held_out": 59}, "held_out is 59, expected 60 or more: the gate decides on at least 60"),
+        ({"rows": 119}, r"rows is 119, expected 120 or more: .* \(monitoring\.labels\)"),
+    ],
+    ids=["held_out", "rows"],
+)
+def test_what_can_never_be_decided(garden_project, section, message):
+    """Where fewer rows are held out than a verdict needs, the settings are wrong."""
+    garden_project.change(monitoring={"labels": 60}, retraining={"rows": 120} | section)
+    with pytest.raises(SettingsError, match=message):
+        retraining.retrain(garden_project.settings)
+    garden_project.change(retraining={"rows": 120, "held_out": 60})
+    assert "nothing" == retraining.retrain(garden_project.settings)[0]
 
 
 @pytest.mark.parametrize("where", ["_promote", "_finish"])
@@ -274,6 +360,67 @@ def test_a_champion_that_errs_more_is_taken_back(swapped):
     event = swapped.opened(swapped.settings, lambda s: s.events()[-1])
     assert "probation" == event["trigger"]
     assert "more loss a prediction than before" in event["why"]
+    assert probation.judge(swapped.settings) is None
+
+
+def test_who_retrains_hears_of_what_a_monitor_took_back(swapped):
+    """Whoever took the champion back, the next retraining says so, once: it is to be deployed."""
+    swapped.asked(30, swapped.version("2"), share=0.3)
+    rounds.look(swapped.settings, print)
+    assert ("1", "2", "rolled back") == swapped.state()
+    outcome, said = retraining.retrain(swapped.settings)
+    assert "rolled back" == outcome
+    assert re.match(r"version 2 was taken back to version 1: 0\.\d+ more loss", said)
+    assert "nothing" == retraining.retrain(swapped.settings)[0]
+
+
+@pytest.mark.parametrize(("share", "status"), [(0.3, 200), (1, 500)], ids=["errs", "fails"])
+def test_a_window_of_fewer_events_than_a_verdict_needs(swapped, share, status):
+    """A new champion is judged by as many truths and answers as a verdict needs."""
+    swapped.change(monitoring={"window": 30, "labels": 60})
+    swapped.asked(59, swapped.version("2"), share, status)
+    assert probation.judge(swapped.settings) is None
+    swapped.asked(1, swapped.version("2"), share, status)
+    assert "version 1 of garden is the champion again" in probation.judge(swapped.settings)
+
+
+def test_two_that_judge_at_once(swapped, monkeypatch):
+    """Of a monitor and a retraining that see the same, one is late, and finds it done."""
+    swapped.asked(30, swapped.version("2"), share=0.3)
+    look = probation._looks
+
+    def late(*given):
+        found = list(look(*given))
+        monkeypatch.setattr(probation, "_looks", look)
+        assert "champion again" in probation.judge(swapped.settings)
+        return found
+
+    monkeypatch.setattr(probation, "_looks", late)
+    assert probation.judge(swapped.settings) is None
+    assert ("1", "2", "rolled back") == swapped.state()
+
+
+@pytest.mark.parametrize("outcome", ["refused", "undecided"])
+def test_a_challenger_that_is_refused_ends_no_probation(swapped, outcome):
+    """The champion is judged, whichever version was tried since."""
+    swapped.asked(40)
+    if outcome == "undecided":
+        swapped.change(monitoring={"labels": 51})
+    else:
+        swapped.change(training={"params": {"C": 1e-5}})
+    with pytest.raises((GateError, UndecidedError)):
+        retraining.retrain(swapped.settings, "by hand")
+    assert ("2", "3", outcome) == swapped.state()
+    swapped.asked(51, swapped.version("2"), share=0.3)
+    assert "version 1 of garden is the champion again" in probation.judge(swapped.settings)
+
+
+def test_few_who_asked_often_are_few(swapped):
+    """How sure it is what the former model erred depends on whom its truths are about."""
+    swapped.change(monitoring={"window": 120})
+    for entity, share in (("one", 1), ("other", 1), ("third", 0)):
+        swapped.asked(40, share=share, entity=entity)
+    swapped.asked(60, swapped.version("2"), share=0.4)
     assert probation.judge(swapped.settings) is None
 
 

@@ -15,12 +15,15 @@ from . import checks, contract, registry, release
 from .artifacts import CONTRACT
 from .checks import Model
 from .monitoring import monitor, performance, windows
-from .reference import LOSS, sample
+from .reference import LOSS, entity_codes, sample
 from .registry import CHAMPION
 from .settings import Monitoring, Settings
 from .store import FAILED, Store, monitor_action, opened, prediction_event
 
 SWAP = "swap"
+TRIGGER = "probation"
+# Of a version that was taken back: the decision of which somebody who deploys has heard.
+TOLD = "probation.told"
 
 _event = prediction_event.c
 
@@ -56,12 +59,12 @@ def begin(store: Store, detail: Mapping[str, Any]) -> None:
 
 
 def judge(settings: Settings) -> str | None:
-    """Look at the last new champion, if it is time to, and roll it back if it is worse.
+    """Look at the champion, if it is new and it is time to, and roll it back if it is worse.
 
     Returns
     -------
     str or None
-        What was done; None where nothing had to be.
+        What was done; None where nothing had to be, or somebody else has done it.
 
     Raises
     ------
@@ -72,23 +75,56 @@ def judge(settings: Settings) -> str | None:
     """
     with opened(settings.events.store) as store:
         with store.reading() as connection:
-            swaps = checks.actions(connection, SWAP)
-            swap = swaps[0]["detail"] if swaps else {}
-            looks = list(_looks(connection, swap, settings.monitoring)) if swaps else []
+            if not checks.actions(connection, SWAP):
+                return None
+        # A swap is announced before the gate decides: the newest one may never have come to be.
+        champion = _champion(settings)
+        with store.reading() as connection:
+            swap = _swap(connection, champion)
+            looks = list(_looks(connection, swap, settings.monitoring)) if swap else []
         said = None
         for look in looks:
-            if look.why and not said and _serves(settings, swap["number"]):
-                facts = {"trigger": "probation", "figures": look.figures}
+            if look.why and not said:
+                facts = {"trigger": TRIGGER, "figures": look.figures}
                 said = release.rollback(settings, swap["number"], look.why, **facts)
             # Only now: where a process was killed before it, the next one looks again.
             checks.claim(store, look.key, "look", {"why": look.why, **look.figures})
-    return said
+    return said or None
 
 
-def _serves(settings: Settings, number: str) -> bool:
+def taken_back(settings: Settings) -> str | None:
+    """Say once that the last champion was taken back, whoever did it.
+
+    A monitor moves the alias; whoever deploys what it stands for has to hear of it.
+
+    Raises
+    ------
+    RegistryError
+        Where the registry cannot be used.
+    """
     with registry.connect(settings) as versions:
         versions.settle()
-        return versions.aliases().get(CHAMPION) == number
+        event = (versions.events() or [{}])[-1]
+        if event.get("trigger") != TRIGGER:
+            return None
+        version, number = versions.version(event["version"]), str(event["number"])
+        if version.tags.get(TOLD) == number:
+            return None
+        versions.tag(version, {TOLD: number})
+    return f"version {version.number} was taken back {event['why']}"
+
+
+def _champion(settings: Settings) -> str | None:
+    with registry.connect(settings) as versions:
+        versions.settle()
+        return versions.aliases().get(CHAMPION)
+
+
+def _swap(connection: sa.Connection, number: str | None) -> Mapping[str, Any]:
+    """Return what was announced when a version was about to become the champion, if it was."""
+    chosen = sa.select(monitor_action.c.detail)
+    chosen = chosen.where(monitor_action.c.key == f"{SWAP} {number}")
+    return connection.scalar(chosen) or {}
 
 
 def _looks(
@@ -100,16 +136,18 @@ def _looks(
     known_after = len(after) if agreed.target else 0
     if key := _due(connection, swap, "truths", known_after, settings):
         before = _labelled(connection, former, settings)
-        known = sample(LOSS, None, performance.losses(agreed, before))
+        about = None if before.entities is None else entity_codes(before.entities)
+        known = sample(LOSS, None, performance.losses(agreed, before), about)
         losses = performance.losses(agreed, after)
         found = performance.check(agreed, known, losses, after.entities, settings).finding
         figures = {"excess": found.score, "p": found.p, "truths": found.n} if found else {}
         worse = found is not None and found.alarm
         why = f"{found.score:.3g} more loss a prediction than before" if found and worse else ""
         yield Look(key, why, figures)
-    asked, failed = _failures(connection, new, settings.window)
+    size = performance.window_size(settings)
+    asked, failed = _failures(connection, new, size)
     if key := _due(connection, swap, "answers", asked, settings):
-        known_asked, known_failed = _failures(connection, former, settings.window)
+        known_asked, known_failed = _failures(connection, former, size)
         table = [[failed, asked - failed], [known_failed, known_asked - known_failed]]
         p = float(stats.fisher_exact(table, alternative="greater").pvalue)
         excess = failed / asked - known_failed / max(known_asked, 1)
@@ -120,8 +158,9 @@ def _looks(
 
 def _labelled(connection: sa.Connection, model: Model, settings: Monitoring) -> windows.Events:
     """Return the newest events of a model with a truth."""
-    truths = windows.truths(connection, model, monitor.RECENT * settings.window)
-    return windows.labelled(connection, truths, settings.window)
+    size = performance.window_size(settings)
+    truths = windows.truths(connection, model, monitor.RECENT * size)
+    return windows.labelled(connection, truths, size)
 
 
 def _due(
@@ -130,7 +169,8 @@ def _due(
     """Return the key of the look that it is time for; None where it was taken, or is too early."""
     if known < settings.labels:
         return None
-    key = f"{SWAP} {swap['number']} {of} {'window' if known >= settings.window else 'first'}"
+    size = performance.window_size(settings)
+    key = f"{SWAP} {swap['number']} {of} {'window' if known >= size else 'first'}"
     taken = sa.select(monitor_action.c.key).where(monitor_action.c.key == key)
     return None if connection.scalar(taken) else key
 

@@ -105,7 +105,8 @@ def promote(
     GateError
         Where the challenger is refused, with the table of reasons; the champion stays.
     UndecidedError
-        Where the rows are fewer than `least`, with the same table; the champion stays.
+        Where the rows are fewer than `least`, with the same table, or none of those that were
+        given is new to both; the champion stays.
     """
     from .gate import explain
 
@@ -187,15 +188,20 @@ def rollback(settings: Settings, number: str | None = None, why: str = "", **fac
     ----------
     settings : Settings
     number : str or None
-        The version that has to be the champion; None for any.
+        The version to take back; None for whichever is the champion.
     why : str
     **facts
         Further ones, that are kept with the decision.
 
+    Returns
+    -------
+    str
+        What was done; empty where that version is not the champion any more.
+
     Raises
     ------
     RegistryError
-        Where there is no champion, another one, or none before it.
+        Where there is no champion, or none before it.
     """
     model = settings.tracking.model
     with registry.connect(settings) as store:
@@ -206,7 +212,7 @@ def rollback(settings: Settings, number: str | None = None, why: str = "", **fac
                 f"{model} has no champion in {tracking.shown(store.uri)}: nothing to roll back"
             )
         if number not in (None, champion):
-            raise RegistryError(f"version {number} of {model} is not the champion: {champion} is")
+            return ""
         line = _line_of_champions(store)
         if len(line) < 2 or line[-1] != champion:
             raise RegistryError(
@@ -290,10 +296,16 @@ def _held_out(
     store: Store, versions: list[Version], folder: Path, frame: "DataFrame | None"
 ) -> "DataFrame":
     """Read the held-out rows, unless they are given, that none of the versions was trained on."""
+    given = frame is not None
     if frame is None:
         frame = read_table(TEST, "prepare")
     for version in versions:
         frame = _unseen(frame, store, version, folder)
+        if frame.empty and given:
+            raise UndecidedError(
+                f"version {version.number} of {store.model} was trained on rows like all that came "
+                "since, so a person decides: promote lets the challenger serve, if the gate opens"
+            )
         if frame.empty:
             raise RegistryError(
                 f"version {version.number} of {store.model} was trained on all held-out rows of "

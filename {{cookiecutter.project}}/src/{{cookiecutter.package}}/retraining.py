@@ -4,6 +4,7 @@ A process that is killed leaves the old champion or the new one: every step can 
 an attempt counts once it came to its end.
 """
 
+import math
 import subprocess
 import sys
 import tempfile
@@ -18,13 +19,13 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from . import checks, contract, feedback, killed, probation, registry, release
-from .artifacts import CONTRACT, RUN, read_json, sha256
+from .artifacts import CONTRACT, RUN, SNAPSHOT, read_json, sha256
 from .collection import Collected, collect
 from .errors import GateError, RegistryError, TrainingError, UndecidedError
 from .gate import LEAST_ROWS
 from .monitoring import monitor
 from .registry import CHALLENGER, CHAMPION, Version
-from .settings import Settings, require_recordable
+from .settings import Settings, require_decidable, require_recordable
 from .store import opened, prediction_event
 
 ATTEMPT = "retrain"
@@ -82,7 +83,8 @@ def retrain(settings: Settings, why: str | None = None, force: bool = False) -> 
     RegistryError
         Where there is no champion to compare with.
     SettingsError
-        Where the store does not keep what the model needs, or DVC cannot record the settings.
+        Where the gate could never decide, the store does not keep what the model needs, or DVC
+        cannot record the settings.
     TrainingError
         Where a stage of the pipeline fails.
     GateError
@@ -90,13 +92,15 @@ def retrain(settings: Settings, why: str | None = None, force: bool = False) -> 
     UndecidedError
         Where truths are too few for the gate: a person has to decide.
     """
-    if taken_back := probation.judge(settings):
+    require_decidable(settings)
+    probation.judge(settings)
+    if not why and (taken_back := probation.taken_back(settings)):
         return "rolled back", taken_back
     versions, last = _versions(settings), _last_attempt(settings)
     tried = versions.challenger
     if last.get("outcome") == "shadow" and tried and tried.number == last["number"] and not force:
         return _shadowed(settings, versions, tried, last)
-    reasons = list(_reasons(settings, versions, why))
+    reasons = list(_reasons(settings, versions, why, last.get("data_sha256")))
     if not reasons:
         return "nothing", "nothing wants it: no confirmed drift or degradation, no newer rows"
     told = "; ".join(reason.why for reason in reasons)
@@ -110,6 +114,7 @@ def retrain(settings: Settings, why: str | None = None, force: bool = False) -> 
     }
     attempt["until"] = _take(settings, versions.champion, attempt["windows"])
     run_pipeline(settings)
+    attempt["data_sha256"] = read_json(SNAPSHOT.with_suffix(".json"))["sha256"]
     versions, number = _versions(settings), read_json(RUN)["model_version"]
     tried = versions.challenger
     if tried is None or tried.number != number or versions.champion.number == number:
@@ -167,7 +172,9 @@ def _last_attempt(settings: Settings) -> dict[str, Any]:
     return {**found[0]["detail"], "ts": found[0]["ts"]} if found else {}
 
 
-def _reasons(settings: Settings, versions: Versions, why: str | None) -> Iterator[Reason]:
+def _reasons(
+    settings: Settings, versions: Versions, why: str | None, tried: str | None
+) -> Iterator[Reason]:
     wanted = settings.retraining
     if why:
         yield Reason("hand", why)
@@ -182,7 +189,9 @@ def _reasons(settings: Settings, versions: Versions, why: str | None) -> Iterato
     days = (datetime.now(UTC) - versions.since).total_seconds() / (24 * HOUR)
     if wanted.every_days and days >= wanted.every_days:
         yield Reason("schedule", f"the champion is {days:.0f} days old")
-    if "data" in wanted.triggers and _source(settings) != versions.champion.tags["data_sha256"]:
+    # Rows that were tried, whatever came of it, are tried again for another reason only.
+    known = versions.champion.tags["data_sha256"], tried
+    if "data" in wanted.triggers and _source(settings) not in known:
         yield Reason("data", f"{settings.data.source} has other rows")
 
 
@@ -278,20 +287,34 @@ def _promote(
 def _shadowed(
     settings: Settings, versions: Versions, challenger: Version, last: dict[str, Any]
 ) -> tuple[Outcome, str]:
-    """Go on with a challenger that answers beside the champion, once it did so often enough."""
+    """Go on with a challenger that answers beside the champion, once it did so often enough.
+
+    The truths that came since are the newest that neither version was trained on.
+    """
+    wanted, least, until = settings.retraining, settings.monitoring.labels, last["until"]
     shadow = sa.select(sa.func.count()).where(
         prediction_event.c.role == "shadow",
         prediction_event.c.model_version == challenger.tags["bundle_version"],
     )
     with opened(settings.events.store) as store, store.reading() as connection:
         answered = connection.scalar(shadow) or 0
-    if answered < settings.retraining.shadow_events:
-        return "shadow", _progress(settings, challenger, answered)
-    # The truths that came since are the newest that neither version was trained on.
-    fresh = collect(
-        contract.read(CONTRACT), settings.events, settings.retraining.held_out, last["until"]
+    waits = _progress(settings, challenger, answered)
+    if answered >= wanted.shadow_events:
+        since = None if until is None else math.nextafter(until, math.inf)
+        fresh = collect(contract.read(CONTRACT), settings.events, wanted.held_out, since)
+        if len(fresh) >= least:
+            return _promote(settings, versions.champion, challenger, last, fresh)
+        waits = (
+            f"version {challenger.number} waits for truths: {len(fresh):,} of {least:,} "
+            "(monitoring.labels); then the gate decides"
+        )
+    if time.time() - last["ts"] < wanted.shadow_days * 24 * HOUR:
+        return "shadow", waits
+    _finish(settings, "undecided", last)
+    raise UndecidedError(
+        f"{waits}; that takes longer than {wanted.shadow_days:g} days (retraining.shadow_days), so "
+        f"a person decides: promote lets it serve, if the gate opens"
     )
-    return _promote(settings, versions.champion, challenger, last, fresh)
 
 
 def _progress(settings: Settings, version: Version, answered: int) -> str:
@@ -305,7 +328,8 @@ def _progress(settings: Settings, version: Version, answered: int) -> str:
 
 def _finish(settings: Settings, outcome: str, attempt: dict[str, Any]) -> None:
     """Write down that an attempt came to its end."""
-    kept = {name: attempt[name] for name in ("number", "trigger", "reason", "windows", "until")}
+    names = ("number", "trigger", "reason", "windows", "until", "data_sha256")
+    kept = {name: attempt[name] for name in names}
     key = f"{ATTEMPT} {kept['number']} {outcome} {time.time():.0f}"
     with opened(settings.events.store) as store:
         checks.claim(store, key, ATTEMPT, {**kept, "outcome": outcome})

@@ -198,6 +198,7 @@ class Retraining(Section):
     rows: int = Field(default=5000, ge=60)
     held_out: int = Field(default=500, ge=30)
     shadow_events: int = Field(default=0, ge=0)
+    shadow_days: float = Field(default=30, gt=0)
 
 
 class Settings(BaseSettings):
@@ -292,6 +293,23 @@ def require_recordable(settings: Settings) -> None:
             f"data.source: {source!r} not found; expected a CSV or Parquet file, a folder of "
             "Parquet files, or a file ending in .sql with a query"
         )
+
+
+def require_decidable(settings: Settings) -> None:
+    """Refuse what leaves every challenger to a person, however many truths there are.
+
+    Raises
+    ------
+    SettingsError
+        Where fewer rows are held out than a verdict needs.
+    """
+    wanted, least = settings.retraining, settings.monitoring.labels
+    for name, needed in (("held_out", least), ("rows", 2 * least)):
+        if (found := getattr(wanted, name)) < needed:
+            raise SettingsError(
+                f"retraining.{name} is {found:,}, expected {needed:,} or more: the gate decides on "
+                f"at least {least:,} truths (monitoring.labels), of rows that are held out"
+            )
 
 
 def value(settings: Settings, key: str) -> str:

@@ -280,8 +280,8 @@ def _categories(given: Matrix, known: Matrix, sample: Sample) -> _Outcome:
     change = f"{'more' if gap[most] > 0 else 'less'} {names[most]}"
     size = n * (m / sample.effect) / (n + m / sample.effect)
     p = _chi_squared(counts, counts_known, size)
-    tests = 0 if p is None else 1
-    return _Outcome("shape", float(np.abs(gap).sum() / 2), p or 1.0, tests, n, change)
+    score = float(np.abs(gap).sum() / 2)
+    return _Outcome("shape", score, 1.0 if p is None else p, int(p is not None), n, change)
 
 
 def _chi_squared(counts: Counts, counts_known: Counts, size: float) -> float | None:

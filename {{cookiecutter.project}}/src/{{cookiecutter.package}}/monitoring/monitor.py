@@ -24,6 +24,8 @@ MOST_WINDOWS = 100
 REMEMBERED = 1000
 # Of the truths that came last, in windows: the newest events among them are looked at.
 RECENT = 10
+# Windows that are counted again, as events of a clock that lags come after they were checked.
+RECOUNTED = 20
 EXAMPLES = 5
 SLICES = 5
 
@@ -188,7 +190,8 @@ class _Drift:
                 events = self._next(connection, after)
                 if events is None:
                     return self._waiting(connection), fresh, False
-            window = self._check(events, skipped)
+                passed = windows.count(connection, model, after, events.places[-1])
+            window = self._check(events, passed, skipped)
             written = checks.write(self.store, window, self.known[-1].id if self.known else None)
             if written is None:
                 return window, fresh, True
@@ -220,7 +223,7 @@ class _Drift:
         place = windows.place(connection, model, None, self.size, until)
         return windows.read(connection, model, place, self.size) if place else None
 
-    def _check(self, events: windows.Events, skipped: int) -> Window:
+    def _check(self, events: windows.Events, passed: int, skipped: int) -> Window:
         agreed = self.watched.contract
         columns, untested = windows.columns(events, agreed, self.samples, self.kept)
         found = drift.check(self.samples, columns, self.settings, events.entities)
@@ -235,6 +238,7 @@ class _Drift:
             "estimated": performance.estimated(agreed, events),
             "examples": [events.places[i].id for i in drift.examples(found, columns, EXAMPLES)],
             "first_id": first.id,
+            "passed": passed,
         }
         if skipped:
             detail["skipped"] = skipped
@@ -259,7 +263,7 @@ class _Drift:
         detail: dict[str, Any] = {}
         if ahead := windows.future(connection, model, self.now):
             detail["future"] = ahead
-        if before and (late := self._late(connection, before)):
+        if late := self._late(connection):
             detail["late"] = late
         newest = windows.newest(connection, self.now)
         if newest and newest != model:
@@ -274,14 +278,25 @@ class _Drift:
         state = "window not full" if waiting or before else "no events"
         return Window(model, "drift", state, waiting, detail=detail)
 
-    def _late(self, connection: sa.Connection, before: Window) -> int:
-        """Return how many events of the last window came after it was checked."""
-        end, first_id = _end(before), before.detail.get("first_id")
-        if end is None or before.first is None or first_id is None:
+    def _late(self, connection: sa.Connection) -> int:
+        """Return how many events of the last windows came after these were checked."""
+        known = self.known[-RECOUNTED:]
+        there = windows.there(connection, [each.detail.get("first_id", "") for each in known])
+        recounted: list[Window] = []
+        for window in reversed(known):
+            # What was deleted, or passed over, cannot be counted again.
+            if window.detail.get("first_id") not in there:
+                break
+            recounted.append(window)
+            if "skipped" in window.detail:
+                break
+        if not recounted or not (end := _end(recounted[0])):
             return 0
-        begin = Place(before.first, first_id)
-        held = windows.count(connection, before.model, begin, end) + 1
-        return max(0, held - before.events)
+        *others, first = recounted
+        begin = Place(first.first or 0.0, first.detail["first_id"])
+        held = windows.count(connection, first.model, begin, end) + 1
+        before: int = first.events + sum(each.detail["passed"] for each in others)
+        return max(0, held - before)
 
 
 def kept(settings: Events, agreed: Contract) -> Collection[str]:
@@ -303,20 +318,20 @@ def _performance(store: Store, watched: Subject, settings: Monitoring) -> tuple[
     overtaken : bool
         Whether another monitor was faster.
     """
-    model, sample = watched.model, watched.sample(LOSS)
+    model, sample, size = watched.model, watched.sample(LOSS), performance.window_size(settings)
     if sample is None:
         return Window(model, "performance", "no target"), 0, False
     with store.reading() as connection:
         known = checks.read(connection, model, "performance", REMEMBERED, findings=False)
         since = float(known[-1].detail["received"]) if known else 0.0
-        truths = windows.truths(connection, model, RECENT * settings.window)
+        truths = windows.truths(connection, model, RECENT * size)
         fresh = sum(truth.received > since for truth in truths)
         needed = min(settings.step, settings.labels) if known else settings.labels
         if fresh < needed:
             detail = {"waiting": fresh, "needed": needed}
             state = "too few truths" if fresh or known else "no truths"
             return Window(model, "performance", state, detail=detail), 0, False
-        events = windows.labelled(connection, truths, settings.window)
+        events = windows.labelled(connection, truths, size)
     received = max(truth.received for truth in truths)
     window = _labelled(watched, sample, events, received, known, settings)
     if window.state != CHECKED:

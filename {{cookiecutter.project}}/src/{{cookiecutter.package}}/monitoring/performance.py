@@ -45,6 +45,11 @@ class Check:
     finding: Finding | None = None
 
 
+def window_size(settings: Monitoring) -> int:
+    """Return how many labelled events are looked at: never fewer than a verdict needs."""
+    return max(settings.window, settings.labels)
+
+
 def check(
     contract: Contract,
     sample: Sample,

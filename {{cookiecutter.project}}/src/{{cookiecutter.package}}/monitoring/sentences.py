@@ -268,8 +268,8 @@ def _clocks(detail: Mapping[str, Any]) -> Iterator[str]:
         )
     if late := detail.get("late"):
         yield (
-            f"{late:,} predictions of the last window came after it was checked, and are in no "
-            "check: raise monitoring.settle_seconds."
+            f"{late:,} predictions came after their window was checked, and are in no check: raise "
+            "monitoring.settle_seconds, or set the clock of the machine that lags behind."
         )
     if skipped := detail.get("skipped"):
         yield f"{skipped:,} older predictions were left out, as the monitor had paused for long."

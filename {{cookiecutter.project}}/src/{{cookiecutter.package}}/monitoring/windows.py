@@ -135,6 +135,12 @@ def rows(connection: sa.Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
     return [found[name] for name in ids if name in found]
 
 
+def there(connection: sa.Connection, ids: Sequence[str]) -> set[str]:
+    """Return those of some predictions that are still there."""
+    chosen = sa.select(_event.prediction_id).where(_event.prediction_id.in_(ids))
+    return set(connection.scalars(chosen.where(_event.role == CHAMPION)))
+
+
 def truths(connection: sa.Connection, model: Model, most: int) -> list[Truth]:
     """Return the truths of a model that came last, of each event the latest."""
     began = connection.scalar(sa.select(sa.func.min(_event.ts)).where(*_named(model)))
