@@ -9,6 +9,8 @@ import json
 import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 import yaml
 from cluster import Cluster, kubectl
 from conftest import TEMPLATE, generate
+from live import wait
 
 ENVIRONMENTS = ["staging", "production"]
 HOST = "penguins.test"
@@ -258,7 +261,7 @@ class Target:
         (folder / "bin/kubectl").write_text(recording)
         (folder / "bin/kubectl").chmod(0o755)
 
-    def run(self, *verbs, script="deploy.sh", **changed):
+    def run(self, *verbs, script="deploy.sh", meanwhile=None, **changed):
         """Run the script; return its exit code, its last line and all that it said."""
         self.calls.write_text("")
         outputs = self.home / "outputs"
@@ -268,6 +271,7 @@ class Target:
             "HOME": str(self.home),
             "CI": "true",
             "ENVIRONMENT": "staging",
+            "DEPLOY_ADDRESS": self.cluster.address,
             "DEPLOY_CREDENTIAL": self.cluster.kubeconfig(),
             "REGISTRY": "registry.example",
             "REGISTRY_USER": "robot",
@@ -275,19 +279,23 @@ class Target:
             **SECRETS,
             **changed,
         }
-        done = subprocess.run(
+        process = subprocess.Popen(
             [self.project / "deploy" / script, *verbs],
             env={name: value for name, value in variables.items() if value is not None},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
-        self.said, self.calls_made = done.stdout + done.stderr, self.calls.read_text()
+        if meanwhile:
+            meanwhile(process)
+        stdout, stderr = process.communicate()
+        self.said, self.calls_made = stdout + stderr, self.calls.read_text()
         self.outputs = dict(line.split("=", 1) for line in outputs.read_text().splitlines())
         for word in HIDDEN:
             assert word not in self.said
             assert word not in self.calls_made
-        errors = done.stderr.strip().splitlines()
-        return done.returncode, errors[-1] if errors else "", done.stdout
+        errors = stderr.strip().splitlines()
+        return process.returncode, errors[-1] if errors else "", stdout
 
 
 @pytest.fixture(scope="module")
@@ -311,6 +319,7 @@ def target(started):
     """The same cluster for each test: the first image serves, and nothing ails."""
     started.cluster.objects = copy.deepcopy(started.serving)
     started.cluster.ailing, started.cluster.writes, started.cluster.stdin = {}, [], []
+    started.cluster.breaks = None
     return started
 
 
@@ -449,6 +458,89 @@ def test_a_first_deployment_that_fails(target):
     assert (14, f"error: {why}; nothing served before") == (code, error)
     assert (0, "") == target.run("deploy", IMAGE=SECOND)[:2]
     assert "" == target.outputs["previous"]
+
+
+@pytest.mark.parametrize("plural", ["deployments", "ingresses"])
+def test_an_apply_that_breaks_off(target, plural):
+    """Wherever the connection is lost, what served serves, and nothing of the new version stays."""
+    before = target.cluster.specs()
+    target.cluster.breaks = plural
+    code, error, _ = target.run("deploy", IMAGE=SECOND)
+    assert 11 == code
+    assert re.fullmatch(f"error: the cluster broke off: .*; {FIRST} serves", error)
+    assert before == target.cluster.specs()
+    assert [FIRST] == list(target.cluster.revisions().values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_deployment_that_is_cancelled(target, number):
+    """A run that GitHub cancels, or that takes too long, is undone."""
+    before = target.cluster.specs()
+    target.cluster.ailing[SECOND] = {"unready": True}
+
+    def cancel(process):
+        wait(lambda: target.cluster.image() == SECOND, "nothing is applied")
+        process.send_signal(number)
+
+    found = target.run("deploy", IMAGE=SECOND, meanwhile=cancel)
+    assert (11, f"error: it was broken off; {FIRST} serves") == found[:2]
+    assert before == target.cluster.specs()
+    assert [FIRST] == list(target.cluster.revisions().values())
+
+
+@pytest.mark.parametrize("verb", ["deploy", "rollback"])
+def test_killed(target, verb):
+    """What a killed deployment left is not gone back to, as nobody has found it well."""
+    left, third = {"smoke": "no model"}, SECOND.replace("b", "c")
+    target.cluster.ailing = {SECOND: left, third: left}
+
+    def kill(process):
+        wait(lambda: target.cluster.image() == SECOND, "nothing is applied")
+        process.kill()
+
+    assert -signal.SIGKILL == target.run("deploy", IMAGE=SECOND, meanwhile=kill)[0]
+    assert SECOND == target.cluster.image()
+    if verb == "deploy":
+        why = "error: the new version fails its smoke test: no model"
+        assert (14, f"{why}; {FIRST} serves") == target.run("deploy", IMAGE=third)[:2]
+        target.cluster.ailing = {}
+        assert (0, "") == target.run("deploy", IMAGE=third)[:2]
+        assert FIRST == target.outputs["previous"]
+    assert (0, "") == target.run("rollback")[:2]
+    assert FIRST == target.cluster.image()
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("ingress.yaml", "name: http\n", "name: web\n"),
+        ("service.yaml", "targetPort: http", "targetPort: https"),
+        ("network-policy.yaml", "ingress-nginx, ", ""),
+    ],
+    ids=["ingress", "service", "policy"],
+)
+def test_what_clients_do_not_reach(target, tmp_path, path, old, new):
+    """A version is well inside, and nobody gets to it: what stands in front is undone with it."""
+    before = target.cluster.specs()
+    wrong = Path(shutil.copytree(target.project, tmp_path / "penguins", symlinks=True))
+    file = wrong / "deploy/base" / path
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    kept, target.project = target.project, wrong
+    try:
+        for image in (SECOND, FIRST):
+            code, error, _ = target.run("deploy", IMAGE=image, DEPLOY_TIMEOUT="0")
+            assert 14 == code
+            assert (
+                f"error: {target.cluster.address} does not answer: curl: (22) The requested URL "
+                "returned error: 503 (if only this machine cannot reach it: DEPLOY_ADDRESS=none); "
+                f"{FIRST} serves"
+            ) == error
+            assert before == target.cluster.specs()
+            assert target.cluster.lets_in()
+        assert (0, "") == target.run("deploy", IMAGE=SECOND, DEPLOY_ADDRESS="none")[:2]
+    finally:
+        target.project = kept
 
 
 def test_check_changes_nothing(target):
