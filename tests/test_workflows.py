@@ -104,7 +104,7 @@ class Site:
         self.variables = {"REGISTRY": registry.address, "REGISTRY_USER": "robot", **host.variables}
         self.secrets = {"REGISTRY_PASSWORD": PASSWORD, **host.secrets}
 
-    def act(self, event, digest="", secrets=None, **variables):
+    def act(self, event, digest="", secrets=None, branch="main", **variables):
         """Execute deploy.yml."""
         # What GitHub keeps, it keeps for each run.
         shutil.rmtree(self.runner.folder / "artifacts", ignore_errors=True)
@@ -112,6 +112,7 @@ class Site:
             "deploy.yml",
             event,
             *(f"--matrix=python:{MAIN}", "--concurrent-jobs=2"),
+            branch=branch,
             inputs={"digest": digest} if digest else {},
             variables=self.variables | variables,
             secrets=self.secrets if secrets is None else secrets,
@@ -204,7 +205,9 @@ def test_what_serves_is_released(site, pushed):
     """A version without a tag gets one, and a release with its bundle and its SBOM."""
     lines = (site.runner.folder / "calls.jsonl").read_text().splitlines()
     calls = [json.loads(line)["argv"] for line in lines]
-    create = ["release", "create", "v0.1.0", "--target", pushed[1]["commit"], "--title", "v0.1.0"]
+    # No later commit has raised the version.
+    first = site.runner.git("rev-list", "--max-parents=0", "HEAD")
+    create = ["release", "create", "v0.1.0", "--target", first, "--title", "v0.1.0"]
     files = ["bundle-v0.1.0.tar.gz", "sbom/environment.cdx.json", "sbom/image.cdx.json"]
     assert [*create, "--notes-file", "-", *files] in calls
 
@@ -304,6 +307,13 @@ def test_a_missing_setting_is_named_first(site, missing, event):
     assert f"gh {kind} set {missing} --env staging" in run.text
     assert {"ready": "failure"} == run.jobs
     assert 1 == run.code
+
+
+@pytest.mark.parametrize("digest", ["", f"sha256:{'0' * 64}"], ids=["build", "digest"])
+def test_a_branch_is_not_deployed(site, digest):
+    """Whoever dispatches another branch than main deploys nothing."""
+    run = site.act("workflow_dispatch", digest, branch="topic")
+    assert (0, {}) == (run.code, run.jobs), run.text
 
 
 def test_a_wrong_digest_is_refused(site):
