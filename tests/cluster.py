@@ -95,7 +95,7 @@ class Cluster:
     def __init__(self, folder):
         self.token, self.rules, self.ailing = "account-token", None, {}
         self.objects, self.stdin, self.writes = {}, [], []
-        self.breaks = None
+        self.breaks, self.gives_tokens = None, True
         self.kinds = copy.deepcopy(KINDS)
         self.lock = threading.RLock()
         self.certificate, key = folder / "server.crt", folder / "server.key"
@@ -212,7 +212,8 @@ class Cluster:
                 return new
             self.writes.append((plural, name))
             self.objects[plural, name] = new
-            if plural == "secrets" and new.get("type") == "kubernetes.io/service-account-token":
+            kind = new.get("type")
+            if self.gives_tokens and kind == "kubernetes.io/service-account-token":
                 authority = base64.b64encode(self.certificate.read_bytes()).decode()
                 token = base64.b64encode(self.token.encode()).decode()
                 new["data"] = {"token": token, "ca.crt": authority}

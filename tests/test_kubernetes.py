@@ -273,7 +273,6 @@ class Target:
             "ENVIRONMENT": "staging",
             "DEPLOY_ADDRESS": self.cluster.address,
             "DEPLOY_CREDENTIAL": self.cluster.kubeconfig(),
-            "REGISTRY": "registry.example",
             "REGISTRY_USER": "robot",
             "GITHUB_OUTPUT": str(outputs),
             **SECRETS,
@@ -307,7 +306,8 @@ def started(project, tmp_path_factory, access):
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": name}
     target.cluster.objects["namespaces", "penguins-staging"] = namespace
     target.empty = copy.deepcopy(target.cluster.objects)
-    target.first = target.run("deploy", IMAGE=FIRST)
+    from_windows = SECRETS["APP_SETTINGS"].replace("\n", "\r\n")
+    target.first = target.run("deploy", IMAGE=FIRST, APP_SETTINGS=from_windows)
     target.first_calls, target.first_outputs = target.calls_made, target.outputs
     target.serving = copy.deepcopy(target.cluster.objects)
     yield target
@@ -568,8 +568,7 @@ SET = "gh secret set APP_SETTINGS --env staging < FILE"
         ),
         (
             {"REGISTRY_USER": ""},
-            "REGISTRY_PASSWORD needs REGISTRY and REGISTRY_USER: "
-            "gh variable set REGISTRY_USER --env staging",
+            "REGISTRY_PASSWORD needs REGISTRY_USER: gh variable set REGISTRY_USER --env staging",
         ),
         (
             {"APP_SETTINGS": ""},
@@ -642,17 +641,28 @@ def test_a_cluster_that_is_not_prepared(target, access):
 
 
 def test_prepare(target, access):
-    """An administrator's call makes namespace and account, and prints what gets in as it."""
+    """An administrator's call makes namespace and account, and prints what gets in as it.
+
+    It does not wait for ever where the cluster gives the account no token.
+    """
     cluster = target.cluster
     cluster.objects, cluster.rules = {}, None
     admin = target.home / "admin"
     admin.write_text(cluster.kubeconfig())
-    words = [target.project / "deploy/prepare.sh"]
     path = f"{target.home / 'bin'}{os.pathsep}{os.environ['PATH']}"
     variables = {"PATH": path, "HOME": str(target.home), "ENVIRONMENT": "staging"}
-    done = subprocess.run(
-        words, env={**variables, "KUBECONFIG": str(admin)}, capture_output=True, text=True
-    )
+    variables |= {"KUBECONFIG": str(admin), "DEPLOY_TIMEOUT": "0"}
+
+    def prepare():
+        words = [target.project / "deploy/prepare.sh"]
+        return subprocess.run(words, env=variables, capture_output=True, text=True)
+
+    cluster.gives_tokens = False
+    refused = prepare()
+    cluster.gives_tokens = True
+    assert (12, "") == (refused.returncode, refused.stdout)
+    assert refused.stderr.splitlines()[-1].startswith("error: the cluster puts no token into")
+    done = prepare()
     cluster.rules = cluster.objects["roles", "deployer"]["rules"]
     assert (0, access["Role"]["rules"]) == (done.returncode, cluster.rules)
     labels = cluster.objects["namespaces", "penguins-staging"]["metadata"]["labels"]

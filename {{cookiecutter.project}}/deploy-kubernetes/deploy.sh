@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 umask 077
 export -n DEPLOY_CREDENTIAL APP_SETTINGS REGISTRY_PASSWORD SMOKE_KEY # not for what is run here
-PACKAGE=${PACKAGE:-$(basename ../src/*)}
+PACKAGE=${PACKAGE:-$(basename "$(dirname ../src/*/cli.py)")}
+APP_SETTINGS=$(printf '%s' "${APP_SETTINGS:-}" | tr -d '\r')
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 exec 3>&1 4>&2
@@ -59,8 +60,8 @@ settings() {
   elif [[ -n ${CI:-} ]] || ! kubectl config current-context >"$work/said" 2>&1; then
     fail 10 "DEPLOY_CREDENTIAL is missing: $prepare | gh secret set DEPLOY_CREDENTIAL --env $ENVIRONMENT"
   fi
-  if [[ -n ${REGISTRY_PASSWORD:-} && (-z ${REGISTRY:-} || -z ${REGISTRY_USER:-}) ]]; then
-    fail 10 "REGISTRY_PASSWORD needs REGISTRY and REGISTRY_USER: gh variable set REGISTRY_USER --env $ENVIRONMENT"
+  if [[ -n ${REGISTRY_PASSWORD:-} && -z ${REGISTRY_USER:-} ]]; then
+    fail 10 "REGISTRY_PASSWORD needs REGISTRY_USER: gh variable set REGISTRY_USER --env $ENVIRONMENT"
   fi
   while IFS= read -r line; do
     number=$((number + 1))
@@ -119,7 +120,7 @@ build() {
     fi
     if [[ -n ${REGISTRY_PASSWORD:-} ]]; then
       auth=$(printf '%s:%s' "$REGISTRY_USER" "$REGISTRY_PASSWORD" | base64 | tr -d '\n')
-      printf '{"auths":{"%s":{"auth":"%s"}}}' "$REGISTRY" "$auth" >"$work/registry.json"
+      printf '{"auths":{"%s":{"auth":"%s"}}}' "${1%%/*}" "$auth" >"$work/registry.json"
       echo '  - name: registry'
       echo '    type: kubernetes.io/dockerconfigjson'
       echo '    files: [.dockerconfigjson=registry.json]'
