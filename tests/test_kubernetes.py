@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import engine
 import jsonschema
 import kubernetes_validate
 import pytest
@@ -22,6 +23,7 @@ import yaml
 from cluster import Cluster, kubectl
 from conftest import TEMPLATE, generate
 from live import wait
+from runner import TOOLS, repository
 
 ENVIRONMENTS = ["staging", "production"]
 HOST = "penguins.test"
@@ -362,6 +364,23 @@ def test_deploy_another_and_roll_back(target):
     assert (0, "") == target.run("rollback")[:2]
     assert FIRST == target.cluster.image()
     assert SECOND == target.outputs["previous"]
+
+
+@pytest.mark.skipif(not (TOOLS / "act").exists() or not engine.client(), reason="no act or engine")
+def test_the_workflow(target, tmp_path):
+    """Target.yml, executed by act, deploys with what the environment on GitHub holds."""
+    variables = {"DEPLOY_ADDRESS": target.cluster.address, "REGISTRY_USER": "robot"}
+    secrets = {**SECRETS, "DEPLOY_CREDENTIAL": target.cluster.kubeconfig()}
+    with repository(tmp_path, target.project) as runner:
+        runner.place("kubectl", f'#!/bin/sh\nexec {kubectl()} "$@"\n')
+        given = {"environment": "staging", "image": SECOND}
+        run = runner.act(
+            "target.yml", "workflow_call", inputs=given, variables=variables, secrets=secrets
+        )
+    assert (0, {"target": "success"}) == (run.code, run.jobs), run.text
+    assert SECOND == target.cluster.image()
+    expected = {"url": "https://staging.penguins.test", "model": "penguins 1", "previous": FIRST}
+    assert expected == run.outputs
 
 
 ILLS = {
