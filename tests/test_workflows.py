@@ -10,7 +10,7 @@ import engine
 import images
 import pytest
 import yaml
-from conftest import TEMPLATE, leave_out
+from conftest import TEMPLATE, generate, leave_out
 from host import ENVIRONMENTS, running
 from runner import MAIN, PASSWORD, PYTHONS, STANDINS, TOOLS, repository
 
@@ -321,6 +321,33 @@ def test_a_wrong_digest_is_refused(site):
     run = site.act("workflow_dispatch", "latest")
     assert "digest is 'latest', expected sha256: and 64 hexadecimal digits" in run.text
     assert {"ready": "success", "known": "failure"} == run.jobs
+
+
+def test_without_a_target(default_project, registry, tmp_path):
+    """Where nothing is deployed a push to main ends with an image in the registry and a release."""
+    project = generate(tmp_path, deploy="none")
+    (project / ".venv").symlink_to(default_project / ".venv")
+    (tmp_path / "runner").mkdir()
+    with repository(tmp_path / "runner", project) as runner:
+        leave_out(runner.repository, "$(RUN)mypy", "$(RUN)flake8")
+        runner.lighten()
+        said = f'STANDIN_GH={tmp_path} exec {sys.executable} {STANDINS}/gh "$@"'
+        runner.place("gh", f"#!/bin/sh\n{said}\n")
+        run = runner.act(
+            "main.yml",
+            "push",
+            *(f"--matrix=python:{MAIN}", "--concurrent-jobs=2"),
+            variables={"REGISTRY": registry.address, "REGISTRY_USER": "robot"},
+            secrets={"REGISTRY_PASSWORD": PASSWORD},
+        )
+        assert 0 == run.code, run.text[-6000:]
+        commit = runner.git("rev-parse", "HEAD")
+        tested = engine.docker("inspect", "--format={{.Id}}", f"model:{commit}")
+    assert {"success"} == set(run.jobs.values())
+    _, manifest = registry.ask(f"your-org/penguins/manifests/{commit}")
+    assert tested == manifest["config"]["digest"]
+    calls = (tmp_path / "calls.jsonl").read_text().splitlines()
+    assert ["release", "create", "v0.1.0"] in [json.loads(call)["argv"][:3] for call in calls]
 
 
 @pytest.mark.skipif(len(PYTHONS) < 2, reason="no other Python")

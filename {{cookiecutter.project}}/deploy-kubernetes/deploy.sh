@@ -271,7 +271,7 @@ undo() {
   k rollout status deployment "$name" --timeout="${DEPLOY_TIMEOUT:-300}s" ||
     fail "$1" "$2; undone, but $previous is not ready again"
   # Else it would be what kubectl rollout undo goes back to.
-  [[ $replicaset == "$served" ]] || k delete replicaset "$replicaset" --ignore-not-found
+  [[ -z $replicaset || $replicaset == "$served" ]] || k delete replicaset "$replicaset" --ignore-not-found || true
   fail "$1" "$2; $previous serves"
 }
 
@@ -289,8 +289,7 @@ keep() {
 
 finish() {
   local image host
-  k annotate deployment "$name" --overwrite "$proof=$replicaset" >"$work/said" 2>&1 ||
-    lost undo
+  k annotate deployment "$name" --overwrite "$proof=$replicaset" >"$work/said" 2>&1 || lost undo
   trap - HUP INT TERM
   image=$(ask deployment "$name" --output='jsonpath={.spec.template.spec.containers[0].image}')
   host=$(ask ingress "$name" --output='jsonpath={.spec.rules[0].host}')
