@@ -86,11 +86,16 @@ class Cluster:
         `unschedulable`, `refused`, `smoke` or `store`.
     rules : list or None
         Of a Role: what the account may do; None: everything.
+    breaks : str or None
+        A plural: the connection breaks off the next time that such an object is written.
+    address : str
+        Where the Ingress answers, if a request gets from there to a pod.
     """
 
     def __init__(self, folder):
         self.token, self.rules, self.ailing = "account-token", None, {}
         self.objects, self.stdin, self.writes = {}, [], []
+        self.breaks, self.gives_tokens = None, True
         self.kinds = copy.deepcopy(KINDS)
         self.lock = threading.RLock()
         self.certificate, key = folder / "server.crt", folder / "server.key"
@@ -105,12 +110,17 @@ class Cluster:
         self.server.socket = context.wrap_socket(
             self.server.socket, server_side=True, do_handshake_on_connect=False
         )
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+        self.proxy.cluster = self
+        self.address = f"http://127.0.0.1:{self.proxy.server_port}"
+        for server in (self.server, self.proxy):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
 
     def close(self):
         """Stop answering."""
-        self.server.shutdown()
-        self.server.server_close()
+        for server in (self.server, self.proxy):
+            server.shutdown()
+            server.server_close()
 
     def kubeconfig(self, token=None, certificate=None):
         """Write a kubeconfig for an account."""
@@ -146,6 +156,11 @@ class Cluster:
             if plural == "replicasets"
         }
 
+    def specs(self):
+        """Return what all objects ask for, but those that controllers make."""
+        made = ("pods", "replicasets")
+        return {key: o.get("spec") for key, o in self.objects.items() if key[0] not in made}
+
     def allows(self, group, resource, verb):
         """Tell whether the account may do something."""
         return self.rules is None or any(
@@ -153,8 +168,29 @@ class Cluster:
             for rule in self.rules
         )
 
-    def store(self, plural, new, dry=False):
-        """Keep an object as applied, with what the server adds; return it."""
+    def lets_in(self):
+        """Tell whether a request at the Ingress gets to a pod that is ready."""
+        with self.lock:
+            found = {o["kind"]: o["spec"] for o in self.objects.values() if "spec" in o}
+            (path,) = found["Ingress"]["rules"][0]["http"]["paths"]
+            to = path["backend"]["service"]
+            service = self.objects.get(("services", to["name"]), {"spec": {"ports": []}})["spec"]
+            ports = [
+                port["targetPort"]
+                for port in service["ports"]
+                if port["name"] == to["port"]["name"]
+            ]
+            sources = found["NetworkPolicy"]["ingress"][0]["from"][0]["namespaceSelector"]
+            return "ingress-nginx" in sources["matchExpressions"][0]["values"] and any(
+                service["selector"].items() <= pod["metadata"]["labels"].items()
+                and pod["status"]["phase"] == "Running"
+                and ports == [pod["spec"]["containers"][0]["ports"][0]["name"]]
+                for (plural, _), pod in self.objects.items()
+                if plural == "pods"
+            )
+
+    def store(self, plural, new, dry=False, applied=True):
+        """Keep an object as applied or as it is to be, with what the server adds; return it."""
         with self.lock:
             name = new["metadata"]["name"]
             old = self.objects.get((plural, name))
@@ -163,11 +199,12 @@ class Cluster:
             meta.setdefault("uid", old["metadata"]["uid"] if old else f"uid-{plural}-{name}")
             meta["creationTimestamp"] = "2026-01-01T00:00:00Z"
             meta["resourceVersion"] = str(time.monotonic_ns())
-            if old:
+            if old and applied:
                 meta["annotations"] = {
                     **old["metadata"].get("annotations", {}),
                     **meta.get("annotations", {}),
                 }
+            if old:
                 new["status"] = old.get("status", {})
             is_changed = not old or old.get("spec") != new.get("spec")
             meta["generation"] = (old["metadata"]["generation"] if old else 0) + is_changed
@@ -175,7 +212,8 @@ class Cluster:
                 return new
             self.writes.append((plural, name))
             self.objects[plural, name] = new
-            if plural == "secrets" and new.get("type") == "kubernetes.io/service-account-token":
+            kind = new.get("type")
+            if self.gives_tokens and kind == "kubernetes.io/service-account-token":
                 authority = base64.b64encode(self.certificate.read_bytes()).decode()
                 token = base64.b64encode(self.token.encode()).decode()
                 new["data"] = {"token": token, "ca.crt": authority}
@@ -194,6 +232,7 @@ class Cluster:
         mine = self.objects.get(("replicasets", f"{name}-{short}"))
         if not mine or int(mine["metadata"]["annotations"][REVISION]) < newest:
             newest += 1
+        annotations = deployment["metadata"].setdefault("annotations", {})
         labelled = copy.deepcopy(template)
         labelled["metadata"]["labels"]["pod-template-hash"] = short
         owner = {
@@ -212,12 +251,12 @@ class Cluster:
                 "uid": f"uid-{short}",
                 "creationTimestamp": "2026-01-01T00:00:00Z",
                 "labels": labelled["metadata"]["labels"],
-                "annotations": {REVISION: str(newest)},
+                "annotations": {**annotations, REVISION: str(newest)},
                 "ownerReferences": [owner],
             },
             "spec": {"replicas": 1, "template": labelled},
         }
-        deployment["metadata"].setdefault("annotations", {})[REVISION] = str(newest)
+        annotations[REVISION] = str(newest)
         ills = self.ailing.get(_image(template), {})
         is_ready = not set(ills) - {"smoke", "store"}
         had = deployment.get("status", {}).get("availableReplicas", 0)
@@ -296,6 +335,25 @@ def _pod(name, template, ills, is_ready):
             ],
         }
     return pod
+
+
+def _merged(old, new):
+    """Return an object with a part of it changed."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    return old | {key: _merged(old.get(key), value) for key, value in new.items()}
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """What stands in front of the cluster."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        """Answer as the service does, or that there is none."""
+        self.send_response(200 if self.server.cluster.lets_in() else 503)
+        self.end_headers()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -394,7 +452,13 @@ class Handler(BaseHTTPRequestHandler):
         verbs = ["patch"] if (plural, name) in cluster.objects else ["patch", "create"]
         if not all(self.may(version, plural, sub, verb) for verb in verbs):
             return None
+        if plural == cluster.breaks and "dryRun" not in query:
+            cluster.breaks, self.close_connection = None, True
+            return None
         body = yaml.safe_load(raw)
+        applied = "apply" in self.headers["Content-Type"]
+        if "merge" in self.headers["Content-Type"]:
+            body = _merged(cluster.objects[plural, name], body)
         if isinstance(body, list):
             old = copy.deepcopy(cluster.objects[plural, name])
             for step in body:
@@ -404,7 +468,7 @@ class Handler(BaseHTTPRequestHandler):
                     place = place[word]
                 place[last] = step["value"]
             body = old
-        return self.send(cluster.store(plural, body, "dryRun" in query))
+        return self.send(cluster.store(plural, body, "dryRun" in query, applied))
 
     def may(self, version, plural, sub, verb):
         """Refuse what the account may not do."""

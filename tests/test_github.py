@@ -261,12 +261,31 @@ def test_what_the_plan_has_not(hub):
     assert [
         "warning: environment production: Upgrade to GitHub Enterprise (HTTP 422)",
         "warning: private reports of flaws: Upgrade to GitHub Enterprise (HTTP 422)",
-        "Not set in Ada/penguins, by its plan or your rights in it: "
+        "Not set in Ada/penguins, by its plan, its organisation or your rights in it: "
         "environment production; private reports of flaws",
     ] == warnings.splitlines()
     policies = "POST repos/Ada/penguins/environments/{}/deployment-branch-policies --input -"
     made = [policies.format(name) in dict(hub.changes) for name in ("production", "staging")]
     assert [False, True] == made
+    assert "POST repos/Ada/penguins/pages --input -" in dict(hub.changes)
+
+
+def test_what_the_organisation_decides(hub):
+    """Where workflows may open no pull request, their token is held to reading all the same."""
+    path = "PUT repos/Ada/penguins/actions/permissions/workflow --input -"
+    refusal = {"code": 1, "err": "gh: Conflict (HTTP 409)\n"}
+    hub.answers([{"call": f"--method {path}", **refusal, "times": 1}, *NEW])
+    code, _, warnings = hub.run()
+    assert 0 == code
+    assert [
+        "warning: a token that may propose: Conflict (HTTP 409)",
+        "Not set in Ada/penguins, by its plan, its organisation or your rights in it: "
+        "a token that may propose",
+    ] == warnings.splitlines()
+    assert [
+        {"default_workflow_permissions": "read", "can_approve_pull_request_reviews": True},
+        {"default_workflow_permissions": "read"},
+    ] == [sent for call, sent in hub.changes if call == path]
     assert "POST repos/Ada/penguins/pages --input -" in dict(hub.changes)
 
 

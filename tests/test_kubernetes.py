@@ -9,16 +9,21 @@ import json
 import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import engine
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 from cluster import Cluster, kubectl
 from conftest import TEMPLATE, generate
+from live import wait
+from runner import TOOLS, repository
 
 ENVIRONMENTS = ["staging", "production"]
 HOST = "penguins.test"
@@ -258,7 +263,7 @@ class Target:
         (folder / "bin/kubectl").write_text(recording)
         (folder / "bin/kubectl").chmod(0o755)
 
-    def run(self, *verbs, script="deploy.sh", **changed):
+    def run(self, *verbs, script="deploy.sh", meanwhile=None, **changed):
         """Run the script; return its exit code, its last line and all that it said."""
         self.calls.write_text("")
         outputs = self.home / "outputs"
@@ -268,26 +273,30 @@ class Target:
             "HOME": str(self.home),
             "CI": "true",
             "ENVIRONMENT": "staging",
+            "DEPLOY_ADDRESS": self.cluster.address,
             "DEPLOY_CREDENTIAL": self.cluster.kubeconfig(),
-            "REGISTRY": "registry.example",
             "REGISTRY_USER": "robot",
             "GITHUB_OUTPUT": str(outputs),
             **SECRETS,
             **changed,
         }
-        done = subprocess.run(
+        process = subprocess.Popen(
             [self.project / "deploy" / script, *verbs],
             env={name: value for name, value in variables.items() if value is not None},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
-        self.said, self.calls_made = done.stdout + done.stderr, self.calls.read_text()
+        if meanwhile:
+            meanwhile(process)
+        stdout, stderr = process.communicate()
+        self.said, self.calls_made = stdout + stderr, self.calls.read_text()
         self.outputs = dict(line.split("=", 1) for line in outputs.read_text().splitlines())
         for word in HIDDEN:
             assert word not in self.said
             assert word not in self.calls_made
-        errors = done.stderr.strip().splitlines()
-        return done.returncode, errors[-1] if errors else "", done.stdout
+        errors = stderr.strip().splitlines()
+        return process.returncode, errors[-1] if errors else "", stdout
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +308,8 @@ def started(project, tmp_path_factory, access):
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": name}
     target.cluster.objects["namespaces", "penguins-staging"] = namespace
     target.empty = copy.deepcopy(target.cluster.objects)
-    target.first = target.run("deploy", IMAGE=FIRST)
+    from_windows = SECRETS["APP_SETTINGS"].replace("\n", "\r\n")
+    target.first = target.run("deploy", IMAGE=FIRST, APP_SETTINGS=from_windows)
     target.first_calls, target.first_outputs = target.calls_made, target.outputs
     target.serving = copy.deepcopy(target.cluster.objects)
     yield target
@@ -311,6 +321,7 @@ def target(started):
     """The same cluster for each test: the first image serves, and nothing ails."""
     started.cluster.objects = copy.deepcopy(started.serving)
     started.cluster.ailing, started.cluster.writes, started.cluster.stdin = {}, [], []
+    started.cluster.breaks = None
     return started
 
 
@@ -353,6 +364,23 @@ def test_deploy_another_and_roll_back(target):
     assert (0, "") == target.run("rollback")[:2]
     assert FIRST == target.cluster.image()
     assert SECOND == target.outputs["previous"]
+
+
+@pytest.mark.skipif(not (TOOLS / "act").exists() or not engine.client(), reason="no act or engine")
+def test_the_workflow(target, tmp_path):
+    """Target.yml, executed by act, deploys with what the environment on GitHub holds."""
+    variables = {"DEPLOY_ADDRESS": target.cluster.address, "REGISTRY_USER": "robot"}
+    secrets = {**SECRETS, "DEPLOY_CREDENTIAL": target.cluster.kubeconfig()}
+    with repository(tmp_path, target.project) as runner:
+        runner.place("kubectl", f'#!/bin/sh\nexec {kubectl()} "$@"\n')
+        given = {"environment": "staging", "image": SECOND}
+        run = runner.act(
+            "target.yml", "workflow_call", inputs=given, variables=variables, secrets=secrets
+        )
+    assert (0, {"target": "success"}) == (run.code, run.jobs), run.text
+    assert SECOND == target.cluster.image()
+    expected = {"url": "https://staging.penguins.test", "model": "penguins 1", "previous": FIRST}
+    assert expected == run.outputs
 
 
 ILLS = {
@@ -451,6 +479,89 @@ def test_a_first_deployment_that_fails(target):
     assert "" == target.outputs["previous"]
 
 
+@pytest.mark.parametrize("plural", ["deployments", "ingresses"])
+def test_an_apply_that_breaks_off(target, plural):
+    """Wherever the connection is lost, what served serves, and nothing of the new version stays."""
+    before = target.cluster.specs()
+    target.cluster.breaks = plural
+    code, error, _ = target.run("deploy", IMAGE=SECOND)
+    assert 11 == code
+    assert re.fullmatch(f"error: the cluster broke off: .*; {FIRST} serves", error)
+    assert before == target.cluster.specs()
+    assert [FIRST] == list(target.cluster.revisions().values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_deployment_that_is_cancelled(target, number):
+    """A run that GitHub cancels, or that takes too long, is undone."""
+    before = target.cluster.specs()
+    target.cluster.ailing[SECOND] = {"unready": True}
+
+    def cancel(process):
+        wait(lambda: target.cluster.image() == SECOND, "nothing is applied")
+        process.send_signal(number)
+
+    found = target.run("deploy", IMAGE=SECOND, meanwhile=cancel)
+    assert (11, f"error: it was broken off; {FIRST} serves") == found[:2]
+    assert before == target.cluster.specs()
+    assert [FIRST] == list(target.cluster.revisions().values())
+
+
+@pytest.mark.parametrize("verb", ["deploy", "rollback"])
+def test_killed(target, verb):
+    """What a killed deployment left is not gone back to, as nobody has found it well."""
+    left, third = {"smoke": "no model"}, SECOND.replace("b", "c")
+    target.cluster.ailing = {SECOND: left, third: left}
+
+    def kill(process):
+        wait(lambda: target.cluster.image() == SECOND, "nothing is applied")
+        process.kill()
+
+    assert -signal.SIGKILL == target.run("deploy", IMAGE=SECOND, meanwhile=kill)[0]
+    assert SECOND == target.cluster.image()
+    if verb == "deploy":
+        why = "error: the new version fails its smoke test: no model"
+        assert (14, f"{why}; {FIRST} serves") == target.run("deploy", IMAGE=third)[:2]
+        target.cluster.ailing = {}
+        assert (0, "") == target.run("deploy", IMAGE=third)[:2]
+        assert FIRST == target.outputs["previous"]
+    assert (0, "") == target.run("rollback")[:2]
+    assert FIRST == target.cluster.image()
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("ingress.yaml", "name: http\n", "name: web\n"),
+        ("service.yaml", "targetPort: http", "targetPort: https"),
+        ("network-policy.yaml", "ingress-nginx, ", ""),
+    ],
+    ids=["ingress", "service", "policy"],
+)
+def test_what_clients_do_not_reach(target, tmp_path, path, old, new):
+    """A version is well inside, and nobody gets to it: what stands in front is undone with it."""
+    before = target.cluster.specs()
+    wrong = Path(shutil.copytree(target.project, tmp_path / "penguins", symlinks=True))
+    file = wrong / "deploy/base" / path
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    kept, target.project = target.project, wrong
+    try:
+        for image in (SECOND, FIRST):
+            code, error, _ = target.run("deploy", IMAGE=image, DEPLOY_TIMEOUT="0")
+            assert 14 == code
+            assert (
+                f"error: {target.cluster.address} does not answer: curl: (22) The requested URL "
+                "returned error: 503 (if only this machine cannot reach it: DEPLOY_ADDRESS=none); "
+                f"{FIRST} serves"
+            ) == error
+            assert before == target.cluster.specs()
+            assert target.cluster.lets_in()
+        assert (0, "") == target.run("deploy", IMAGE=SECOND, DEPLOY_ADDRESS="none")[:2]
+    finally:
+        target.project = kept
+
+
 def test_check_changes_nothing(target):
     """What is ready is said so; no object is written."""
     code, error, said = target.run("check")
@@ -476,8 +587,7 @@ SET = "gh secret set APP_SETTINGS --env staging < FILE"
         ),
         (
             {"REGISTRY_USER": ""},
-            "REGISTRY_PASSWORD needs REGISTRY and REGISTRY_USER: "
-            "gh variable set REGISTRY_USER --env staging",
+            "REGISTRY_PASSWORD needs REGISTRY_USER: gh variable set REGISTRY_USER --env staging",
         ),
         (
             {"APP_SETTINGS": ""},
@@ -550,17 +660,28 @@ def test_a_cluster_that_is_not_prepared(target, access):
 
 
 def test_prepare(target, access):
-    """An administrator's call makes namespace and account, and prints what gets in as it."""
+    """An administrator's call makes namespace and account, and prints what gets in as it.
+
+    It does not wait for ever where the cluster gives the account no token.
+    """
     cluster = target.cluster
     cluster.objects, cluster.rules = {}, None
     admin = target.home / "admin"
     admin.write_text(cluster.kubeconfig())
-    words = [target.project / "deploy/prepare.sh"]
     path = f"{target.home / 'bin'}{os.pathsep}{os.environ['PATH']}"
     variables = {"PATH": path, "HOME": str(target.home), "ENVIRONMENT": "staging"}
-    done = subprocess.run(
-        words, env={**variables, "KUBECONFIG": str(admin)}, capture_output=True, text=True
-    )
+    variables |= {"KUBECONFIG": str(admin), "DEPLOY_TIMEOUT": "0"}
+
+    def prepare():
+        words = [target.project / "deploy/prepare.sh"]
+        return subprocess.run(words, env=variables, capture_output=True, text=True)
+
+    cluster.gives_tokens = False
+    refused = prepare()
+    cluster.gives_tokens = True
+    assert (12, "") == (refused.returncode, refused.stdout)
+    assert refused.stderr.splitlines()[-1].startswith("error: the cluster puts no token into")
+    done = prepare()
     cluster.rules = cluster.objects["roles", "deployer"]["rules"]
     assert (0, access["Role"]["rules"]) == (done.returncode, cluster.rules)
     labels = cluster.objects["namespaces", "penguins-staging"]["metadata"]["labels"]

@@ -23,6 +23,12 @@ KIT_FAULTS = {
         "actions/checkout@v7 #",
         "test_static.py::test_pins",
     ),
+    "a branch is deployed": (
+        f"{TEMPLATE}/.github/workflows/deploy.yml",
+        "    if: github.ref == 'refs/heads/main' #",
+        "    #",
+        "test_static.py::test_order",
+    ),
     "the gate is skipped after a failure": (
         f"{TEMPLATE}/.github/workflows/ci.yml",
         "    if: always()\n",

@@ -223,6 +223,7 @@ def test_propose(hub):
 def test_publish(hub):
     """A version that serves without a tag is released with its notes, its bundle and its SBOM."""
     hub.runner.change("pyproject.toml", 'version = "0.1.0"', 'version = "0.2.0"')
+    commit = hub.runner.git("rev-parse", "HEAD")
     notes = "\n### Feat\n\n- B\n"
     hub.runner.change("CHANGELOG.md", "## v0.1.0", f"## v0.2.0 (2026-01-01)\n{notes}\n## v0.1.0")
     hub.keep(bundle={"card.json": "{}"}, sbom={"image.cdx.json": "{}", "environment.cdx.json": ""})
@@ -232,7 +233,6 @@ def test_publish(hub):
     hub.answers(keep)
     run = hub.run()
     assert (0, {"prepare": "success", "publish": "success"}) == (run.code, run.jobs), run.text
-    commit = hub.runner.git("rev-parse", "HEAD")
     create = ["release", "create", "v0.2.0", "--target", commit, "--title", "v0.2.0"]
     files = [archive, "sbom/environment.cdx.json", "sbom/image.cdx.json"]
     assert [([*create, "--notes-file", "-", *files], notes)] == hub.calls
@@ -283,6 +283,46 @@ def test_an_upload_that_fails(project, tmp_path):
     )
     assert (1, "HTTP 502: upload failed\n") == (run.returncode, run.stderr)
     assert "v0.1.0" == project.git("tag").strip()
+
+
+def test_what_is_pushed_before_a_version_serves(project, tmp_path):
+    """The tag is of the commit that raised the version, so what came after it is in the next."""
+    project.say("feat: B")
+    project.release()
+    project.commit()
+    raised = project.git("rev-parse", "HEAD").strip()
+    project.say("feat: C")
+    (project.folder / "bundle").mkdir()
+    (tmp_path / "calls.jsonl").touch()
+    path = f"{STANDINS}{os.pathsep}{os.environ['PATH']}"
+    project.run(".github/release.sh", "publish", PATH=path, STANDIN_GH=str(tmp_path))
+    words = json.loads((tmp_path / "calls.jsonl").read_text())["argv"]
+    assert ["release", "create", "v0.2.0", "--target", raised] == words[:5]
+    project.git("tag", "v0.2.0", raised)
+    project.release()
+    sections = ["## v0.3.0", "### Feat", "- C", "## v0.2.0", "### Feat", "- B", "## v0.1.0", FIRST]
+    assert ["# Changelog", *sections] == project.changelog
+
+
+def test_a_refused_pull_request(project, tmp_path):
+    """Where workflows may open none, the branch is there, and a warning says what to set."""
+    gh, remote, patch = tmp_path / "gh", tmp_path / "remote.git", tmp_path / "release.patch"
+    gh.mkdir()
+    refusal = {"call": "^pr create", "code": 1, "err": "GitHub Actions is not permitted to\n"}
+    (gh / "answers.json").write_text(json.dumps([refusal]))
+    project.git("init", "--quiet", "--bare", str(remote))
+    project.git("remote", "add", "origin", str(remote))
+    project.say("feat: B")
+    project.release()
+    patch.write_text(project.git("diff"))
+    project.git("checkout", "--quiet", ".")
+    path = f"{STANDINS}{os.pathsep}{os.environ['PATH']}"
+    said = project.run(".github/release.sh", "propose", str(patch), PATH=path, STANDIN_GH=str(gh))
+    assert "::warning::GitHub opens no pull request for the branch release: make github" in said
+    assert (
+        "bump: v0.2.0"
+        == project.git("--git-dir", str(remote), "log", "-1", "--format=%s", "release").strip()
+    )
 
 
 def test_the_archive_is_reproducible(project, tmp_path):

@@ -14,6 +14,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +44,15 @@ VARIANTS = {
     "lying": 'CMD ["sh", "-c", "APP_SERVING__BUNDLE=old exec python -m penguins serve"]',
     "locked": "ENV APP_SERVING__KEYS=keys.txt",
 }
+TRUTHS = """
+import json, sys
+import sqlalchemy
+from penguins.store import ground_truth, opened
+
+asked = sqlalchemy.select(ground_truth.c.prediction_id, ground_truth.c.label)
+with opened(sys.argv[1]) as store, store.reading() as connection:
+    json.dump([list(row) for row in connection.execute(asked)], sys.stdout)
+"""
 DOCKERFILE = """
 FROM {base}
 COPY keys.txt ./
@@ -181,17 +193,26 @@ def wrk(address, row, folder):
         process.kill()
 
 
-def stored(target, environment):
+def stored(target, environment, program=STORED):
     """Read what the store holds, by prediction, after the service has ended."""
     (name,) = target.containers(environment)
     image = target.image(environment)
     engine.docker("stop", name)
     volume = f"{target.known['DEPLOY_PREFIX']}{target.site(environment).name}-events:/app/events"
-    command = ["python", "-c", STORED, "sqlite:///events/store.db"]
+    command = ["python", "-c", program, "sqlite:///events/store.db"]
     rows = json.loads(engine.docker("run", "--rm", f"--volume={volume}", image, *command))
     engine.docker("start", name)
     wait_until_ready(target.addresses[environment])
     return {row[0]: row[1:] for row in rows}
+
+
+def post(address, body):
+    """Post JSON; return the answer, or nothing where it is refused."""
+    request = urllib.request.Request(
+        address, json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request) as answer:
+        return json.load(answer)
 
 
 @pytest.mark.skipif(not host.shutil.which("wrk"), reason="no wrk")
@@ -228,6 +249,49 @@ def test_load(first, deploy, target, default_project, published, tmp_path):
     for name, (row, prediction) in acknowledged.items():
         assert [row, prediction, 200, "champion"] == rows[name]
     assert len(rows) >= len(acknowledged) + counted["requests"]
+
+
+@pytest.mark.skipif(not host.shutil.which("wrk"), reason="no wrk")
+def test_latency(first, deploy, target, default_project, tmp_path):
+    """While another version takes over, p99 is at most three times what it is undisturbed."""
+    address = target.addresses["staging"]
+    row = json.loads((default_project / "bundle/examples.json").read_text())[0]["row"]
+    calm, deploying = [], []
+    # What else runs on this machine slows down one measurement or another, hardly each of five.
+    for version in ("second", "first", "second", "first", "second"):
+        began = time.monotonic()
+        with wrk(address, row, tmp_path) as counted:
+            assert 0 == deploy("deploy", version).code
+        took = time.monotonic() - began
+        deploying.append(counted)
+        with wrk(address, row, tmp_path) as counted:
+            time.sleep(took)
+        calm.append(counted)
+        best, usual = min(p99(deploying)), max(p99(calm))
+        if best <= 3 * usual:
+            break
+    print(f"undisturbed {calm}, with a deployment {deploying}")
+    assert {0} == {counted["failed"] for counted in calm + deploying}
+    assert best <= 3 * usual
+
+
+def p99(measured):
+    """List in milliseconds what all answers but one of a hundred took at most."""
+    return [counted["p99_ms"] for counted in measured]
+
+
+def test_feedback(first, deploy, target, default_project):
+    """A truth outlives the switch to another version and back."""
+    address = target.addresses["staging"]
+    row = json.loads((default_project / "bundle/examples.json").read_text())[0]["row"]
+    name = post(f"{address}/predict", {"rows": [row]})["predictions"][0]["id"]
+    truth = {"prediction_id": name, "label": "Gentoo"}
+    # The prediction is known when it is stored.
+    wait(lambda: post(f"{address}/feedback", {"truths": [truth]}), "no feedback is taken")
+    assert 0 == deploy("deploy", "second").code
+    assert ["Gentoo"] == stored(target, "staging", TRUTHS)[name]
+    assert 0 == deploy("rollback").code
+    assert ["Gentoo"] == stored(target, "staging", TRUTHS)[name]
 
 
 def test_drain(first, deploy, target, default_project):
@@ -470,6 +534,13 @@ def test_full_disk(deploy, published, default_project, tmp_path):
                 (disk / "filler").unlink()
                 assert 0 == deploy("deploy", "second", **known).code
                 assert "second" == small.version("staging")
+            # What a killed deployment left goes before there is asked for room.
+            left = small.site("staging") / "releases/left"
+            left.mkdir()
+            (left / "image").write_bytes(bytes(1_500_000))
+            with small.told(DEPLOY_ROOM_MB="1"):
+                assert 0 == deploy("deploy", "first", **known).code
+                assert "first" == small.version("staging")
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -521,8 +592,8 @@ def test_settings(first, deploy, target):
     assert 0 == deploy("deploy", "first", APP_SETTINGS="APP_SERVING__MAX_CONCURRENT=5").code
     assert 0 == deploy("deploy", "second").code
     assert "APP_SERVING__MAX_CONCURRENT=5\n" == live.read_text()
-    # A file put into the secret ends with a newline, which is no other setting.
-    said = deploy("deploy", "second", APP_SETTINGS="APP_SERVING__MAX_CONCURRENT=5\n")
+    # A file put into the secret ends with a newline, or comes from Windows: no other setting.
+    said = deploy("deploy", "second", APP_SETTINGS="APP_SERVING__MAX_CONCURRENT=5\r\n")
     assert "serves Penguins second already\n" in said.text
     assert 0 == deploy("deploy", "second", APP_SETTINGS="APP_SERVING__MAX_CONCURRENT=6").code
     assert 0 == deploy("rollback").code
@@ -604,6 +675,25 @@ def test_leftover(first, deploy, target, tmp_path):
     assert "" == engine.docker("ps", "--all", "--quiet", f"--filter=name={name}")
 
 
+def test_pruned(first, deploy, target, published):
+    """What somebody removed from Docker, such as by docker system prune, is made again."""
+    assert 0 == deploy("deploy", "second").code
+    (serving,) = target.containers("staging")
+    (before,) = {*target.containers("staging", "--all")} - {serving}
+    engine.docker("rm", before)
+    engine.docker("image", "rm", published["first"])
+    said = deploy("rollback")
+    assert (0, "first") == (said.code, target.version("staging")), said.text
+    assert [before] == target.containers("staging")
+    engine.docker("rm", "--force", before)
+    said = deploy("deploy", "first")
+    assert (0, "first") == (said.code, target.version("staging")), said.text
+    assert [before] == target.containers("staging")
+    policy = engine.docker("inspect", "--format={{.HostConfig.RestartPolicy.Name}}", before)
+    assert "unless-stopped" == policy
+    assert (0, "second") == (deploy("rollback").code, target.version("staging"))
+
+
 def test_crash(first, target):
     """A service that dies is started again, where Caddy finds it."""
     (name,) = target.containers("staging")
@@ -681,6 +771,7 @@ for _ in {1..300}; do
     (exec 3<>/dev/tcp/127.0.0.1/2019) 2>/dev/null && break
     sleep 0.1
 done
+umask 077
 bash -s penguins-production http://127.0.0.1:8080 "$key" </bootstrap.sh
 first=$(look)
 bash -s penguins-production http://127.0.0.1:8080 "$key" </bootstrap.sh
@@ -690,13 +781,17 @@ bash -s penguins-staging http://127.0.0.1:8080 </bootstrap.sh || echo "refused, 
 id -Gn deploy
 cat /srv/deploy/*/ports /srv/deploy/*/address
 stat -c '%a %U %n' /home/deploy/.ssh /home/deploy/.ssh/authorized_keys /srv/deploy/*
+stat -c '%a %U %n' /srv/deploy/*/site.caddy
 cut -c 1-20 /home/deploy/.ssh/authorized_keys
 runuser -u nobody -- bash /bootstrap.sh a-staging b.example || echo "refused, $?"
 """
 
 
 def test_bootstrap():
-    """On a fresh Debian, as root, it makes user, key, folders and site; a second run, nothing."""
+    """On a fresh Debian, as root, it makes user, key, folders and site; a second run, nothing.
+
+    However root keeps new files from others, Caddy's user may read the site.
+    """
     if not engine.docker("images", "--quiet", engine.LOCAL_BASE):
         pytest.skip(f"no image {engine.LOCAL_BASE}")
     mounts = {host.SCRIPTS / "bootstrap.sh": "/bootstrap.sh", host.CADDY: "/usr/bin/caddy"}
@@ -732,6 +827,8 @@ def test_bootstrap():
         "600 deploy /home/deploy/.ssh/authorized_keys",
         "755 deploy /srv/deploy/penguins-production",
         "755 deploy /srv/deploy/penguins-staging",
+        "644 deploy /srv/deploy/penguins-production/site.caddy",
+        "644 deploy /srv/deploy/penguins-staging/site.caddy",
         "restrict ssh-ed25519",
         "refused, 1",
     ] == said.splitlines()

@@ -10,7 +10,7 @@ import engine
 import images
 import pytest
 import yaml
-from conftest import TEMPLATE, leave_out
+from conftest import TEMPLATE, generate, leave_out
 from host import ENVIRONMENTS, running
 from runner import MAIN, PASSWORD, PYTHONS, STANDINS, TOOLS, repository
 
@@ -104,7 +104,7 @@ class Site:
         self.variables = {"REGISTRY": registry.address, "REGISTRY_USER": "robot", **host.variables}
         self.secrets = {"REGISTRY_PASSWORD": PASSWORD, **host.secrets}
 
-    def act(self, event, digest="", secrets=None, **variables):
+    def act(self, event, digest="", secrets=None, branch="main", **variables):
         """Execute deploy.yml."""
         # What GitHub keeps, it keeps for each run.
         shutil.rmtree(self.runner.folder / "artifacts", ignore_errors=True)
@@ -112,6 +112,7 @@ class Site:
             "deploy.yml",
             event,
             *(f"--matrix=python:{MAIN}", "--concurrent-jobs=2"),
+            branch=branch,
             inputs={"digest": digest} if digest else {},
             variables=self.variables | variables,
             secrets=self.secrets if secrets is None else secrets,
@@ -204,7 +205,9 @@ def test_what_serves_is_released(site, pushed):
     """A version without a tag gets one, and a release with its bundle and its SBOM."""
     lines = (site.runner.folder / "calls.jsonl").read_text().splitlines()
     calls = [json.loads(line)["argv"] for line in lines]
-    create = ["release", "create", "v0.1.0", "--target", pushed[1]["commit"], "--title", "v0.1.0"]
+    # No later commit has raised the version.
+    first = site.runner.git("rev-list", "--max-parents=0", "HEAD")
+    create = ["release", "create", "v0.1.0", "--target", first, "--title", "v0.1.0"]
     files = ["bundle-v0.1.0.tar.gz", "sbom/environment.cdx.json", "sbom/image.cdx.json"]
     assert [*create, "--notes-file", "-", *files] in calls
 
@@ -306,11 +309,45 @@ def test_a_missing_setting_is_named_first(site, missing, event):
     assert 1 == run.code
 
 
+@pytest.mark.parametrize("digest", ["", f"sha256:{'0' * 64}"], ids=["build", "digest"])
+def test_a_branch_is_not_deployed(site, digest):
+    """Whoever dispatches another branch than main deploys nothing."""
+    run = site.act("workflow_dispatch", digest, branch="topic")
+    assert (0, {}) == (run.code, run.jobs), run.text
+
+
 def test_a_wrong_digest_is_refused(site):
     """What is no digest is said before anything is touched."""
     run = site.act("workflow_dispatch", "latest")
     assert "digest is 'latest', expected sha256: and 64 hexadecimal digits" in run.text
     assert {"ready": "success", "known": "failure"} == run.jobs
+
+
+def test_without_a_target(default_project, registry, tmp_path):
+    """Where nothing is deployed a push to main ends with an image in the registry and a release."""
+    project = generate(tmp_path, deploy="none")
+    (project / ".venv").symlink_to(default_project / ".venv")
+    (tmp_path / "runner").mkdir()
+    with repository(tmp_path / "runner", project) as runner:
+        leave_out(runner.repository, "$(RUN)mypy", "$(RUN)flake8")
+        runner.lighten()
+        said = f'STANDIN_GH={tmp_path} exec {sys.executable} {STANDINS}/gh "$@"'
+        runner.place("gh", f"#!/bin/sh\n{said}\n")
+        run = runner.act(
+            "main.yml",
+            "push",
+            *(f"--matrix=python:{MAIN}", "--concurrent-jobs=2"),
+            variables={"REGISTRY": registry.address, "REGISTRY_USER": "robot"},
+            secrets={"REGISTRY_PASSWORD": PASSWORD},
+        )
+        assert 0 == run.code, run.text[-6000:]
+        commit = runner.git("rev-parse", "HEAD")
+        tested = engine.docker("inspect", "--format={{.Id}}", f"model:{commit}")
+    assert {"success"} == set(run.jobs.values())
+    _, manifest = registry.ask(f"your-org/penguins/manifests/{commit}")
+    assert tested == manifest["config"]["digest"]
+    calls = (tmp_path / "calls.jsonl").read_text().splitlines()
+    assert ["release", "create", "v0.1.0"] in [json.loads(call)["argv"][:3] for call in calls]
 
 
 @pytest.mark.skipif(len(PYTHONS) < 2, reason="no other Python")

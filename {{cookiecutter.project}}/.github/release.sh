@@ -46,7 +46,8 @@ propose() { # prepared.patch
   if [ -n "$number" ]; then
     gh api --method PATCH "repos/{owner}/{repo}/pulls/$number" --field title="bump: $new" --field body=@- <<<"$(notes "$new")"
   else
-    gh pr create --head release --base main --title "bump: $new" --body-file - <<<"$(notes "$new")"
+    gh pr create --head release --base main --title "bump: $new" --body-file - <<<"$(notes "$new")" ||
+      echo "::warning::GitHub opens no pull request for the branch release: make github, or Settings, Actions, General, allows workflows to; until then open it yourself"
   fi
 }
 
@@ -56,8 +57,9 @@ publish() {
   # The same bundle gives the same archive.
   tar --create --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
     --mtime="@$(git log -1 --format=%ct)" bundle | gzip --no-name >"bundle-$new.tar.gz"
+  # What was pushed behind the commit that raised the version, before that served, is the next version's.
   # The tag comes with the release, which appears when all of it is uploaded: a failure leaves neither.
-  gh release create "$new" --target "$(git rev-parse HEAD)" --title "$new" --notes-file - \
+  gh release create "$new" --target "$(git log -1 --format=%H -G'^version = ' -- pyproject.toml)" --title "$new" --notes-file - \
     "bundle-$new.tar.gz" sbom/* <<<"$(notes "$new")"
 }
 

@@ -19,8 +19,9 @@ EXAMPLE = Path(".github/settings.env.example")
 SETTINGS = Path(".github/settings.env")
 ABOUT = re.compile(r"# (variable|secret)(?: of ([a-z, ]+))?: (.+)")
 ASSIGNMENT = re.compile(r"(#?)([A-Z][A-Z0-9_]*) *= *(.*)")
-# A plan without the feature answers with one of these, and so does GitHub where rights are missing.
-REFUSED = re.compile(r"HTTP (403|404|422)")
+# A plan without the feature answers with one of these, and so does GitHub where rights are missing
+# or the organisation has decided.
+REFUSED = re.compile(r"HTTP (403|404|409|422)")
 GITHUB_ACTIONS = 15368  # the app whose check it has to be: any other could report a "gate" too
 
 RULESET = {
@@ -288,9 +289,12 @@ def turn_on(repository):
     allowed = repository.ask("actions/permissions").get("allowed_actions", "all")
     actions = {"enabled": True, "allowed_actions": allowed, "sha_pinning_required": True}
     repository.change("actions only by commit", "PUT", "actions/permissions", actions)
+    path = "actions/permissions/workflow"
+    token = {"default_workflow_permissions": "read"}
     # The second lets release.yml open its pull request.
-    token = {"default_workflow_permissions": "read", "can_approve_pull_request_reviews": True}
-    repository.change("a token that may read", "PUT", "actions/permissions/workflow", token)
+    proposing = token | {"can_approve_pull_request_reviews": True}
+    if not repository.change("a token that may propose", "PUT", path, proposing):
+        repository.change("a token that may read", "PUT", path, token)
     method = "PUT" if repository.ask("pages") else "POST"
     repository.change("Pages", method, "pages", {"build_type": "workflow"})
 
@@ -311,7 +315,7 @@ def main(arguments):
     turn_on(repository)
     if repository.refused:
         print(
-            f"Not set in {repository.name}, by its plan or your rights in it:",
+            f"Not set in {repository.name}, by its plan, its organisation or your rights in it:",
             "; ".join(repository.refused),
             file=sys.stderr,
         )

@@ -1,18 +1,23 @@
 #!/usr/bin/env bash
 # Puts IMAGE into service in the namespace of ENVIRONMENT: deploy.sh check | deploy | rollback | status
-# Fails with 10: a setting, 11: the cluster cannot be reached, 12: it is not prepared or has no room,
-# 13: the image cannot be had, 14: the new version is not well, and the old one serves.
+# Fails with 10: a setting, 11: the cluster cannot be reached or it broke off, 12: it is not prepared
+# or has no room, 13: the image cannot be had, 14: the new version is not well, and the old one serves.
 set -euo pipefail
 cd "$(dirname "$0")"
 umask 077
 export -n DEPLOY_CREDENTIAL APP_SETTINGS REGISTRY_PASSWORD SMOKE_KEY # not for what is run here
-PACKAGE=${PACKAGE:-$(basename ../src/*)}
+PACKAGE=${PACKAGE:-$(basename "$(dirname ../src/*/cli.py)")}
+APP_SETTINGS=$(printf '%s' "${APP_SETTINGS:-}" | tr -d '\r')
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+exec 3>&1 4>&2
 
 # Who applies owns the fields. An undone rollout owns some, too, and would be in conflict for ever.
 server_side=(--server-side --force-conflicts --field-manager=deploy)
 revision_of='.metadata.annotations.deployment\.kubernetes\.io/revision'
+# The replica set that was found well last. The controller copies it to that replica set, where it
+# then is its own name; a deployment may be killed at any moment, and what it left is not trusted.
+proof=deploy/proven
 # How many bytes of events wait in a pod, and why, if they cannot be stored.
 waiting='import json, urllib.request as r
 events = json.load(r.urlopen("http://127.0.0.1:8000/health/ready", timeout=5))["events"] or {}
@@ -22,6 +27,8 @@ fail() {
   echo "error: $2" >&2
   exit "$1"
 }
+
+lost() { "$1" 11 "the cluster broke off: $(last "$work/said")"; }
 
 k() { kubectl --namespace "$namespace" "$@"; }
 
@@ -42,6 +49,7 @@ settings() {
   name=$(field app.kubernetes.io/name base/kustomization.yaml)
   prepare="ENVIRONMENT=$ENVIRONMENT deploy/prepare.sh"
   command -v kubectl >"$work/said" || fail 10 "kubectl is missing: kubernetes.io/docs/tasks/tools"
+  [[ ${DEPLOY_ADDRESS:-} == none ]] || command -v curl >"$work/said" || fail 10 "curl is missing, which asks as clients do"
 
   if [[ -n ${DEPLOY_CREDENTIAL:-} ]]; then
     export KUBECONFIG=$work/kubeconfig
@@ -52,8 +60,8 @@ settings() {
   elif [[ -n ${CI:-} ]] || ! kubectl config current-context >"$work/said" 2>&1; then
     fail 10 "DEPLOY_CREDENTIAL is missing: $prepare | gh secret set DEPLOY_CREDENTIAL --env $ENVIRONMENT"
   fi
-  if [[ -n ${REGISTRY_PASSWORD:-} && (-z ${REGISTRY:-} || -z ${REGISTRY_USER:-}) ]]; then
-    fail 10 "REGISTRY_PASSWORD needs REGISTRY and REGISTRY_USER: gh variable set REGISTRY_USER --env $ENVIRONMENT"
+  if [[ -n ${REGISTRY_PASSWORD:-} && -z ${REGISTRY_USER:-} ]]; then
+    fail 10 "REGISTRY_PASSWORD needs REGISTRY_USER: gh variable set REGISTRY_USER --env $ENVIRONMENT"
   fi
   while IFS= read -r line; do
     number=$((number + 1))
@@ -64,7 +72,7 @@ settings() {
 
 # The cluster answers and lets this account do what is needed; what serves there is known afterwards.
 reach() {
-  local right available
+  local right
   if ! k get namespace "$namespace" --output=name --request-timeout=15s >"$work/said" 2>&1; then
     case $(<"$work/said") in
       *NotFound*) fail 12 "namespace $namespace is missing: an administrator makes it with $prepare" ;;
@@ -78,10 +86,15 @@ reach() {
     k auth can-i --quiet $right >"$work/said" 2>&1 || [[ -s $work/said ]] ||
       fail 12 "this account may not ${right/ --subresource=/\/} in namespace $namespace: $prepare makes one that may"
   done
-  k get deployment "$name" --ignore-not-found --output="jsonpath={$revision_of},{.status.availableReplicas},{.spec.template.spec.containers[0].image}" >"$work/serving"
-  IFS=, read -r revision available previous <"$work/serving" || true
-  # What is there but does not serve is nothing to go back to.
-  [[ -n $available ]] || previous=
+  proven 2>"$work/said" || lost fail
+  read -r _ served previous <<<"$(tail -n 1 "$work/proven")"
+}
+
+# Lists revision, name and image of the replica sets that were found well, the newest last.
+proven() {
+  k get replicasets --selector="app.kubernetes.io/name=$name" \
+    --output="jsonpath={range .items[*]}{$revision_of} {.metadata.name} {.spec.template.spec.containers[0].image} {.metadata.annotations.$proof}{\"\n\"}{end}" |
+    awk '$2 == $4 { print $1, $2, $3 }' | sort -n >"$work/proven"
 }
 
 # All objects as they shall be, with the image $1 and the secrets, in $work/objects.yaml.
@@ -107,7 +120,7 @@ build() {
     fi
     if [[ -n ${REGISTRY_PASSWORD:-} ]]; then
       auth=$(printf '%s:%s' "$REGISTRY_USER" "$REGISTRY_PASSWORD" | base64 | tr -d '\n')
-      printf '{"auths":{"%s":{"auth":"%s"}}}' "$REGISTRY" "$auth" >"$work/registry.json"
+      printf '{"auths":{"%s":{"auth":"%s"}}}' "${1%%/*}" "$auth" >"$work/registry.json"
       echo '  - name: registry'
       echo '    type: kubernetes.io/dockerconfigjson'
       echo '    files: [.dockerconfigjson=registry.json]'
@@ -215,25 +228,69 @@ smoke() {
   done
 }
 
-# Leaves the newest revision in service if it is well, and what served before if it is not.
+# Asks through what stands in front of the pods, as clients do.
+answer() {
+  local address=${DEPLOY_ADDRESS:-https://$host} until=$((SECONDS + ${DEPLOY_TIMEOUT:-60}))
+  [[ $address != none ]] || return 0
+  until curl --fail --silent --show-error --max-time 10 --output "$work/answer" "$address/health/ready" 2>"$work/said"; do
+    if ((SECONDS > until)); then
+      code=14 why="$address does not answer: $(last "$work/said") (if only this machine cannot reach it: DEPLOY_ADDRESS=none)"
+      return 1
+    fi
+    sleep 1
+  done
+}
+
+# Keeps the newest revision in service if it is well, and goes back if it is not.
 prove() {
   code=0
-  if settle && smoke; then
-    return
+  if ! { settle && smoke && answer; }; then
+    undo "$code" "$why"
   fi
+}
+
+# A signal may come where what is said goes to a file.
+# shellcheck disable=SC2317,SC2329 # the trap calls it
+cancelled() {
+  exec >&3 2>&4
+  undo 11 "it was broken off"
+}
+
+# Goes back to what was found well last, with what stands in front of it, and fails with a code and a reason.
+undo() {
+  trap '' HUP INT TERM
+  k rollout status deployment "$name" --timeout=1s >"$work/ignored" 2>&1 || true # its revision is known then
   look
-  [[ -n $previous ]] || fail "$code" "$why; nothing served before"
-  [[ $now != "$revision" ]] || fail "$code" "$why; nothing of it was changed now, so nothing is undone"
-  k rollout undo deployment "$name" --to-revision="$revision"
+  [[ -n $previous ]] || fail "$1" "$2; nothing served before"
+  [[ -s $work/diff || $replicaset != "$served" ]] ||
+    fail "$1" "$2; nothing of it was changed now, so nothing is undone"
+  {
+    proven && k rollout undo deployment "$name" --to-revision="$(awk -v name="$served" '$2 == name { print $1 }' "$work/proven")" &&
+      { [[ ! -e $work/around.yaml ]] || k apply "${server_side[@]}" --filename="$work/around.yaml"; }
+  } 2>"$work/said" || fail "$1" "$2; it could not be undone: $(last "$work/said"): the next deployment goes back to $previous"
   k rollout status deployment "$name" --timeout="${DEPLOY_TIMEOUT:-300}s" ||
-    fail "$code" "$why; undone, but $previous is not ready again"
-  # Else it would be what a later rollback goes back to.
-  k delete replicaset "$replicaset" --ignore-not-found
-  fail "$code" "$why; $previous serves"
+    fail "$1" "$2; undone, but $previous is not ready again"
+  # Else it would be what kubectl rollout undo goes back to.
+  [[ -z $replicaset || $replicaset == "$served" ]] || k delete replicaset "$replicaset" --ignore-not-found || true
+  fail "$1" "$2; $previous serves"
+}
+
+# Keeps what stands in front of the pods as it is; the Deployment has its revisions.
+keep() {
+  local object
+  k get --filename="$work/objects.yaml" --ignore-not-found --output=name >"$work/names" 2>"$work/said" || lost fail
+  while read -r object; do
+    echo --- >>"$work/live.yaml"
+    k get "$object" --output=yaml >>"$work/live.yaml" 2>"$work/said" || lost fail
+  done < <(grep -Ev '^(deployment\.apps|secret)/' "$work/names")
+  # By the time that this is applied there is another version of each.
+  [[ ! -e $work/live.yaml ]] || sed '/^ *resourceVersion: /d' "$work/live.yaml" >"$work/around.yaml"
 }
 
 finish() {
   local image host
+  k annotate deployment "$name" --overwrite "$proof=$replicaset" >"$work/said" 2>&1 || lost undo
+  trap - HUP INT TERM
   image=$(ask deployment "$name" --output='jsonpath={.spec.template.spec.containers[0].image}')
   host=$(ask ingress "$name" --output='jsonpath={.spec.rules[0].host}')
   echo "$image serves https://$host from namespace $namespace; before: ${previous:-nothing}"
@@ -260,15 +317,27 @@ deploy() {
   fi
   differences
   cat "$work/diff"
-  k apply "${server_side[@]}" --filename="$work/objects.yaml"
+  keep
+  trap cancelled HUP INT TERM
+  if ! k apply "${server_side[@]}" --filename="$work/objects.yaml" 2>"$work/said"; then
+    ! grep -q 'Error from server' "$work/said" || undo 12 "the cluster refuses the objects: $(last "$work/said")"
+    lost undo
+  fi
+  cat "$work/said" >&2
   prove
   finish
 }
 
 rollback() {
+  local target
   reach
-  [[ -n $revision ]] || fail 12 "nothing was ever deployed to namespace $namespace"
-  k rollout undo deployment "$name" 2>"$work/said" || fail 12 "nothing to go back to: $(last "$work/said")"
+  look
+  target=$(awk -v name="$replicaset" '$2 != name { revision = $1 } END { print revision }' "$work/proven")
+  [[ -n $target ]] || fail 12 "nothing to go back to in namespace $namespace: no other version was found well"
+  host=$(ask ingress "$name" --output='jsonpath={.spec.rules[0].host}')
+  trap cancelled HUP INT TERM
+  k rollout undo deployment "$name" --to-revision="$target" 2>"$work/said" ||
+    lost undo
   prove
   finish
 }

@@ -18,7 +18,14 @@ printf 'namespace: %s\nresources: [access]\n' "$namespace" >"$work/kustomization
 kubectl apply --server-side --filename=<(kubectl kustomize "$work") >&2
 
 secret() { kubectl --namespace "$namespace" get secret deployer --output="jsonpath={.data.$1}"; }
-until [[ -n $(secret token) ]]; do sleep 1; done # the cluster fills it in
+until=$((SECONDS + ${DEPLOY_TIMEOUT:-60}))
+until [[ -n $(secret token) ]]; do # the cluster fills it in
+  if ((SECONDS > until)); then
+    echo "error: the cluster puts no token into the secret deployer of namespace $namespace: does its controller manager run?" >&2
+    exit 12
+  fi
+  sleep 1
+done
 server=$(kubectl config view --minify --output='jsonpath={.clusters[0].cluster.server}')
 cat <<END
 apiVersion: v1

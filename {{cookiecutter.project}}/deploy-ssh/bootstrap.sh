@@ -8,6 +8,7 @@
 # DEPLOY_CREDENTIAL; without it the keys stay as they are.
 set -euo pipefail
 shopt -s inherit_errexit nullglob
+umask 022 # Caddy, another user, has to read its site
 
 root=${DEPLOY_ROOT:-/srv/deploy}
 user=${DEPLOY_USER:-deploy}

@@ -8,7 +8,8 @@ export -n DEPLOY_CREDENTIAL REGISTRY_PASSWORD APP_SETTINGS SMOKE_KEY # not for w
 verb=${1:-}
 ENVIRONMENT=${ENVIRONMENT:-staging}
 PROJECT=${PROJECT:-$(grep -m 1 '^name = ' pyproject.toml | cut -d '"' -f 2)}
-PACKAGE=${PACKAGE:-$(basename src/*)}
+PACKAGE=${PACKAGE:-$(basename "$(dirname src/*/cli.py)")}
+APP_SETTINGS=$(printf '%s' "${APP_SETTINGS:-}" | tr -d '\r')
 host=${DEPLOY_HOST:-}
 port=${DEPLOY_PORT:-22}
 user=${DEPLOY_USER:-deploy}

@@ -86,10 +86,14 @@ settle() {
     done
 }
 
-require_target() {
-    local words place free host port
+require_docker() {
+    local words
     words=$(docker ps --quiet 2>&1) \
         || fail 12 "Docker does not answer $(id -un): $(last <<<"$words"): run deploy/bootstrap.sh"
+}
+
+require_target() {
+    local place free host port
     for place in "$folder" "$(docker info --format '{{.DockerRootDir}}')"; do
         free=$(df --output=avail --block-size=1M "$place" | tail --lines=1)
         ((free >= room)) || fail 12 "no room: $place has ${free// /} MB free, a deployment needs" \
@@ -179,35 +183,51 @@ point() {
     mv --no-target-directory live.new live
 }
 
+# Start the container of a release; where somebody has removed it, make it again.
+start() {
+    local port words
+    words=$(docker start "$prefix-$1" 2>&1) && return
+    if [[ $words == *"No such container"* ]]; then
+        image=$(cat "releases/$1/image")
+        require_image
+        read -r port _ <ports
+        [[ ! -e releases/$1/green ]] || read -r _ port <ports
+        say "starting $image as $prefix-$1"
+        words=$(docker run --detach --name "$prefix-$1" "${hardened[@]}" --stop-timeout 40 \
+            --publish "127.0.0.1:$port:8000" --volume "$prefix-events:/app/events" \
+            --env-file "releases/$1/settings.env" "$image" 2>&1) && return
+    fi
+    unwell "$prefix-$1 cannot be started: $(last <<<"$words")"
+}
+
+# Start a release, and see that it is well.
+prove() {
+    start "$1"
+    smoke "$1"
+    # Only now: what was never found well must not come back after a reboot.
+    docker update --restart unless-stopped "$prefix-$1" >/dev/null
+}
+
 deploy() {
-    local name colour=blue port live
+    local name colour=blue live
     live=$(release)
     settings=$(printf '%s' "$settings") # as a file's are read: without newlines at the end
     [[ -n $settings || -z $live ]] || settings=$(cat live/settings.env)
     if [[ -n $live && $image == $(cat live/image) && $settings == $(cat live/settings.env) ]]; then
-        smoke "$live"
+        prove "$live"
         say "$url serves $version already"
         return
     fi
     require_image
     name=$(date --utc +%Y%m%dT%H%M%S)
     [[ ! -e live/blue ]] || colour=green
-    read -r port _ <ports
-    [[ $colour == blue ]] || read -r _ port <ports
     mkdir -p "releases/$name"
     echo "$image" >"releases/$name/image"
     echo "$package" >"releases/$name/package"
     echo "$live" >"releases/$name/previous"
     (umask 077 && printf '%s\n' "$settings" >"releases/$name/settings.env")
     touch "releases/$name/$colour"
-    say "starting $image as $prefix-$name, $colour"
-    words=$(docker run --detach --name "$prefix-$name" "${hardened[@]}" --stop-timeout 40 \
-        --publish "127.0.0.1:$port:8000" --volume "$prefix-events:/app/events" \
-        --env-file "releases/$name/settings.env" "$image" 2>&1) \
-        || unwell "the new version cannot be started: $(last <<<"$words")"
-    smoke "$name"
-    # Only now: what was never found well must not come back after a reboot.
-    docker update --restart unless-stopped "$prefix-$name" >/dev/null
+    prove "$name"
     switch "$name"
 }
 
@@ -216,10 +236,8 @@ rollback() {
     live=$(release)
     previous=$(before)
     [[ -n $previous ]] || fail 12 "$site has nothing to go back to: nothing was deployed before"
-    image=$(cat "releases/$previous/image")
-    say "starting $image as $prefix-$previous"
-    docker start "$prefix-$previous" >/dev/null || unwell "the version before cannot be started"
-    smoke "$previous"
+    say "starting $(cat "releases/$previous/image") as $prefix-$previous"
+    prove "$previous"
     echo "$live" >"releases/$previous/previous"
     switch "$previous"
 }
@@ -237,9 +255,10 @@ status() {
 begin() {
     exec 9>lock
     flock --wait 300 9 || fail 12 "another deployment of $site has been under way for 5 minutes"
-    require_target
+    require_docker
     trap end EXIT
-    settle
+    settle # before there is asked for room, which it may make
+    require_target
 }
 
 finish() {
@@ -276,7 +295,10 @@ main() {
     export SMOKE_KEY
     exec </dev/null
     case $verb in
-        check) require_target ;;
+        check)
+            require_docker
+            require_target
+            ;;
         status) status ;;
         deploy)
             begin
