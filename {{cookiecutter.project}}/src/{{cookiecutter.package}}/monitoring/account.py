@@ -3,10 +3,13 @@
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 from .. import checks
 from ..checks import CHECKED, Window
+from ..encoding import Matrix
 from ..errors import ProjectError
+from ..reference import Sample
 from ..settings import Settings
 from ..store import opened
 from . import windows
@@ -55,6 +58,16 @@ class Account:
     def status(self) -> str:
         """How things stand, `failed` where the monitor could not look."""
         return self.outcome.status if self.outcome else "failed"
+
+    @cached_property
+    def compared(self) -> dict[str, tuple[Sample, Matrix]]:
+        """Reference and window of every column that both have."""
+        if self.watched is None or self.events is None:
+            return {}
+        samples = {each.name: each for each in self.watched.samples}
+        contract = self.watched.contract
+        held, _ = windows.columns(self.events, contract, self.watched.samples, self.kept)
+        return {name: (samples[name], values) for name, values in held.items() if name in samples}
 
 
 def collect(settings: Settings, outcome: Outcome, now: float | None = None) -> Account:

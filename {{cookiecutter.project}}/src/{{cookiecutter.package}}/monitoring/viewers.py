@@ -17,7 +17,6 @@ from ..artifacts import REPORTS
 from ..encoding import UNSEEN, Matrix
 from ..errors import SettingsError, ViewerError
 from ..settings import Settings
-from . import sentences
 from .account import Account, collect
 from .monitor import current
 
@@ -140,9 +139,7 @@ def _frames(account: Account) -> tuple[Any, Any]:
     """
     import pandas as pd
 
-    compared = {
-        name: pair for name, pair in sentences.columns(account).items() if not name.startswith("(")
-    }
+    compared = {name: pair for name, pair in account.compared.items() if not name.startswith("(")}
     events = account.events
     moments = pd.to_datetime([place.ts for place in events.places] if events else [], unit="s")
     rows = max((len(sample.values) for sample, _ in compared.values()), default=0)
