@@ -125,6 +125,12 @@ KIT_FAULTS = {
         '"$status" != steady',
         "test_monitoring.py::test_an_issue_is_closed_when_it_is_over",
     ),
+    "rows of clients go to a public repository": (
+        f"{TEMPLATE}/.github/retrain.sh",
+        'if [ "${PRIVATE:-}" = true ]; then',
+        'if [ "${PRIVATE:-}" != false ]; then',
+        "test_retrain.py::test_without_an_answer_a_repository_is_public",
+    ),
 }
 
 PROJECT_FAULTS = {

@@ -61,7 +61,7 @@ PERMISSIONS = {
     "site.yml": {"build": READ, "publish": {"id-token": "write", "pages": "write"}},
     "retrain.yml": {
         "retrain": READ,
-        "propose": RELEASED,
+        "propose": RELEASED | {"issues": "write"},
         "deploy": {"actions": "write", "contents": "read"},
     },
     "security.yml": {"review": READ, "audit": READ, "secrets": READ, "codeql": SCANNED},
