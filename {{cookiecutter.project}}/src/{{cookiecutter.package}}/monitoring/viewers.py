@@ -94,11 +94,16 @@ def view(settings: Settings, name: str) -> Path:
     folder = FOLDER / name
     python = _environment(folder, TOOLS[name])
     data = [folder / f"{part}.parquet" for part in ("reference", "window")]
-    for path, frame in zip(data, _frames(account), strict=True):
-        frame.to_parquet(path, index=False)
     made = REPORTS / f"{name}.html"
     made.parent.mkdir(parents=True, exist_ok=True)
-    run([python, "-c", TOOLS[name].program, *data, made], f"{name} failed")
+    try:
+        for path, frame in zip(data, _frames(account), strict=True):
+            frame.to_parquet(path, index=False)
+        run([python, "-c", TOOLS[name].program, *data, made], f"{name} failed")
+    finally:
+        # What is deleted from the store must not stay here.
+        for path in data:
+            path.unlink(missing_ok=True)
     return made
 
 
