@@ -178,7 +178,7 @@ def test_compose_watches_the_service(project):
     code, said = run(Path(sys.executable).parent / words[0], *words[1:], folder=project)
     assert 0 == code, said
     services = json.loads(said)["services"]
-    assert {"api", "prometheus", "alertmanager", "relay", "grafana"} == set(services)
+    assert {"api", "monitor", "prometheus", "alertmanager", "relay", "grafana"} == set(services)
     for name, service in services.items():
         assert ["ALL"] == service["cap_drop"]
         assert ["no-new-privileges:true"] == service["security_opt"]
@@ -186,9 +186,11 @@ def test_compose_watches_the_service(project):
         assert {"127.0.0.1"} >= {port["host_ip"] for port in service.get("ports", ())}
         assert re.search(r":(v?\d+\.\d+\.\d+|local)$", service["image"])
     events = [("volume", "events", "/app/events")]
-    for name in ("api", "relay"):
+    reports = [("volume", "reports", "/app/reports")]
+    for name, expected in (("api", events), ("relay", events), ("monitor", [*events, *reports])):
         found = services[name]["volumes"]
-        assert events == [(each["type"], each["source"], each["target"]) for each in found]
+        assert expected == [(each["type"], each["source"], each["target"]) for each in found]
+    assert "monitor" == services["monitor"]["build"]["target"]
     assert "penguins" == services["relay"]["command"][2]
     assert "your-org/penguins" == services["relay"]["environment"]["GITHUB_REPOSITORY"]
 
