@@ -242,6 +242,22 @@ def test_what_limits_a_look_is_said(look, detail, words):
     assert words in page.build(account, settings, told)
 
 
+def test_an_import_of_unknown_ids_is_said(look):
+    """Truths that reached no prediction are more likely of wrong ids than of none."""
+    _, account = look(status="steady")
+    assert "imported last" not in sentences.summary(account)
+    said = sentences.summary(replace(account, imported=(1500, 1200)))
+    assert "1,200 of the 1,500 truths imported last are of predictions that the store" in said
+
+
+def test_who_is_overtaken_says_so(look):
+    """A program is told as well that another monitor was at work."""
+    _, account = look()
+    outcome = replace(account.outcome, overtaken=True)
+    found = (account, replace(account, outcome=outcome))
+    assert [False, True] == [report.facts(each)["overtaken"] for each in found]
+
+
 def unfamiliar(value, column="bed"):
     """Rows most of which have this value in a column of categories."""
     return [row | {column: value} if i % 4 else row for i, row in enumerate(generated(100, 1))]

@@ -106,6 +106,18 @@ def test_the_same_again_changes_nothing(desk):
     assert [(name(1), 1, "tall"), (name(1), 2, "dwarf")] == desk.truths()
 
 
+def test_truths_are_counted(desk):
+    """The metrics tell new truths from those said before and those of nothing that is kept."""
+    truth = {"prediction_id": name(1), "label": "tall"}
+    unknown = [{**truth, "prediction_id": f"x{i}"} for i in range(3)]
+    said = [desk.say(*each).status_code for each in ([truth], [truth, truth], [truth, *unknown])]
+    assert [200, 200, 404] == said
+    told = [line for line in desk.client.get("/metrics").text.splitlines() if "truths_t" in line]
+    counts = (("new", 1), ("known", 2), ("unknown", 3))
+    expected = ['model_truths_total{result="%s"} %d.0' % each for each in counts]
+    assert expected == [line for line in told if not line.startswith("#")]
+
+
 def test_at_the_same_moment(desk):
     """However many say the same at once, it is recorded once, and all are answered."""
     answers, truth = [], {"prediction_id": name(1), "label": "tall"}

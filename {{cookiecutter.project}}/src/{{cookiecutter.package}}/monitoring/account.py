@@ -1,7 +1,7 @@
 """The account of a look: what a monitor found, and what is needed to tell and to draw it."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,6 +41,8 @@ class Account:
         Columns that the store keeps of an event; None for all.
     events, labelled : Events or None
         Of the last checked window; the newest with a truth.
+    imported : tuple of int
+        Rows of the last import of truths, and those of predictions that the store does not hold.
     """
 
     now: float
@@ -53,6 +55,7 @@ class Account:
     kept: Collection[str] | None = None
     events: Events | None = None
     labelled: Events | None = None
+    imported: tuple[int, int] = (0, 0)
 
     @property
     def status(self) -> str:
@@ -86,7 +89,7 @@ def collect(settings: Settings, outcome: Outcome, now: float | None = None) -> A
         drifts, performances = (
             tuple(checks.read(connection, model, kind, SHOWN)) for kind in checks.KINDS
         )
-        last = outcome.drift
+        last, imports = outcome.drift, checks.actions(connection, checks.IMPORT)
         if last.state == CHECKED and last.last is not None and last.last_id is not None:
             events = windows.read(connection, model, Place(last.last, last.last_id), last.events)
         if outcome.performance.state == CHECKED:
@@ -103,7 +106,12 @@ def collect(settings: Settings, outcome: Outcome, now: float | None = None) -> A
         kept=kept(settings.events, watched.contract),
         events=events,
         labelled=labelled,
+        imported=_imported(imports[0]["detail"]) if imports else (0, 0),
     )
+
+
+def _imported(detail: Mapping[str, int]) -> tuple[int, int]:
+    return detail["rows"], detail["unknown"]
 
 
 def failed(settings: Settings, error: ProjectError, now: float | None = None) -> Account:

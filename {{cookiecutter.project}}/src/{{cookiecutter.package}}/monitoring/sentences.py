@@ -230,6 +230,12 @@ def notes(account: Account) -> Iterator[str]:
         told = [f"{quoted(name)}: {why}" for name, why in untested.items()]
         yield f"Not tested, or only in part: {listed(told)}."
     yield from _truths(outcome.performance)
+    rows, unknown = account.imported
+    if unknown:
+        yield (
+            f"{unknown:,} of the {rows:,} truths imported last are of predictions that the store "
+            "does not hold: their ids have to be those of the answers, and not be deleted yet."
+        )
 
 
 def spelled(account: Account, column: str) -> Callable[[float], str]:
