@@ -76,7 +76,7 @@ PERMISSIONS = {
 }
 KIT_PERMISSIONS = {
     "ci.yml": {"test": READ, "gate": {}},
-    "canary.yml": {"canary": READ},
+    "canary.yml": {"canary": READ, "viewers": READ},
     "locks.yml": {
         "resolve": READ,
         "propose": {"contents": "write", "pull-requests": "write"},
