@@ -52,7 +52,7 @@ def hub(runner, monkeypatch):
     # Act names the repository by the address that is fetched from.
     runner.git("remote", "set-url", "--push", "origin", runner.remote.as_uri())
     (runner.folder / "calls.jsonl").touch()
-    private = [{"call": "^api repos/your-org/penguins --jq .private$", "out": "true\n"}]
+    private = [{"call": "^api repos/Your-Org/Penguins --jq .private$", "out": "true\n"}]
     (runner.folder / "answers.json").write_text(json.dumps(private))
     monkeypatch.setenv("STANDIN_GH", str(runner.folder))
     monkeypatch.setenv("PATH", f"{STANDINS}{os.pathsep}{os.environ['PATH']}")
