@@ -125,6 +125,12 @@ KIT_FAULTS = {
         '"$status" != steady',
         "test_monitoring.py::test_an_issue_is_closed_when_it_is_over",
     ),
+    "nobody looks at what compose serves": (
+        f"{TEMPLATE}/compose.yaml",
+        "  monitor:\n    profiles: [monitoring]\n",
+        "  monitor:\n    profiles: [mlflow]\n",
+        "test_alerts.py::test_compose_watches_the_service",
+    ),
     "rows of clients go to a public repository": (
         f"{TEMPLATE}/.github/retrain.sh",
         'if [ "${PRIVATE:-}" = true ]; then',
