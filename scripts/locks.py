@@ -71,11 +71,14 @@ def lock_with_uv(folder):
     compile_pins += ["--no-header", "--no-annotate", "--python-version", "3.11", "pyproject.toml"]
     everything = ["--group", "train", "--group", "dev", "--output-file", "requirements-dev.txt"]
     serving = ["--constraint", "requirements-dev.txt", "--output-file", "requirements.txt"]
-    sklearn = ["--group", "sklearn", *serving[:3], "requirements-sklearn.txt"]
-    for words in (everything, serving, sklearn):
+    groups = [
+        ["--group", name, *serving[:3], f"requirements-{name}.txt"]
+        for name in ("sklearn", "monitor")
+    ]
+    for words in (everything, serving, *groups):
         subprocess.run([*compile_pins, *words], cwd=folder, check=True)
-    for name in ("requirements-dev.txt", "requirements.txt", "requirements-sklearn.txt"):
-        pins = folder / name
+    for words in (everything, serving, *groups):
+        pins = folder / words[-1]
         pins.write_text(mark + pins.read_text())
 
 

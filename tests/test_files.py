@@ -31,7 +31,9 @@ EVERY = """
 """
 ADDED = {
     ("manager", "poetry"): "poetry.lock poetry.toml",
-    ("manager", "venv"): "requirements.txt requirements-sklearn.txt requirements-dev.txt",
+    ("manager", "venv"): """
+        requirements.txt requirements-sklearn.txt requirements-monitor.txt requirements-dev.txt
+    """,
     ("quality", "black"): ".flake8",
     ("deploy", "ssh"): """
         .github/workflows/deploy.yml .github/workflows/target.yml .github/record.sh docs/deploy.md

@@ -3,7 +3,10 @@
 import contextlib
 import json
 import os
+import re
+import shlex
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import engine
@@ -18,6 +21,7 @@ pytestmark = [
 ]
 
 IMAGE = "kit-test-image:local"
+MONITOR = "kit-test-monitor:local"
 NO_RIGHTS = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 PREDICT = """
 import json, sys
@@ -38,6 +42,17 @@ def image(default_project, tmp_path_factory):
     yield IMAGE
     (default_project / ".cache/image").unlink()
     engine.docker("rmi", "--force", IMAGE)
+
+
+@pytest.fixture(scope="module")
+def monitor_image(default_project, tmp_path_factory):
+    """The image of the monitor, with this machine's base and registry."""
+    flags = engine.environment(tmp_path_factory.mktemp("monitor"))["DOCKER_BUILD_FLAGS"]
+    words = [*shlex.split(flags), "--target=monitor", f"--tag={MONITOR}", "."]
+    switched = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    engine.docker("build", *words, cwd=default_project, env=switched)
+    yield MONITOR
+    engine.docker("rmi", "--force", MONITOR)
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +183,31 @@ def test_end_under_load(image, default_project, volume, end):
     assert len(acknowledged) > 500
     for name, (row, prediction) in acknowledged.items():
         assert [row, prediction, 200, "champion"] == stored[name]
+
+
+def test_monitor(image, monitor_image, volume):
+    """A monitor without rights looks at the events of the service, which tells that it did."""
+    place = f"--volume={volume}:/app/events"
+    heartbeat = re.compile(r"^model_monitor_last_success_timestamp_seconds (\S+)$", re.MULTILINE)
+    with started(image, place) as (_, port):
+
+        def looked():
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+                found = heartbeat.search(answer.read().decode())
+            return found is not None and float(found[1]) > 0
+
+        assert not looked()
+        places = (place, "--volume=/app/reports", "--tmpfs=/tmp")
+        name = engine.docker("run", "--detach", *NO_RIGHTS, *places, monitor_image)
+        try:
+            wait(looked, "no monitor looked")
+            shown = ["sh", "-c", "ls reports; touch .cache/probe && rm .cache/probe; id --user"]
+            said = engine.docker("exec", name, *shown).split()
+            assert ["monitoring.html", "monitoring.json", "monitoring.md", "10001"] == said
+            engine.docker("stop", "--time=60", name)
+            assert "0" == engine.docker("inspect", "--format={{.State.ExitCode}}", name)
+        finally:
+            engine.docker("rm", "--force", "--volumes", name)
 
 
 @pytest.fixture

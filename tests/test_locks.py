@@ -63,7 +63,7 @@ def test_the_kits_own_lock_is_fresh():
 
 @pytest.mark.parametrize("quality", ["black", "ruff"])
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-sklearn.txt", "requirements-dev.txt"]
+    "name", [f"requirements{group}.txt" for group in ("", "-sklearn", "-monitor", "-dev")]
 )
 def test_requirements_are_fresh(quality, name):
     """The first line is the fingerprint of the dependencies that were resolved."""
@@ -84,7 +84,7 @@ def test_the_fingerprint_changes_with_every_dependency():
 
 @pytest.mark.parametrize("quality", ["black", "ruff"])
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-sklearn.txt", "requirements-dev.txt"]
+    "name", [f"requirements{group}.txt" for group in ("", "-sklearn", "-monitor", "-dev")]
 )
 def test_every_requirement_is_pinned_and_hashed(quality, name):
     """Each entry is one version with at least one SHA-256."""

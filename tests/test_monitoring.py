@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -12,7 +13,7 @@ import time
 
 import engine
 import pytest
-from conftest import TEMPLATE, environment
+from conftest import KIT, TEMPLATE, environment
 from runner import STANDINS, TOOLS
 
 RUN = "https://github.com/zoe/penguins/actions/runs/7"
@@ -282,6 +283,15 @@ def test_a_viewer_without_a_registry(default_project, tmp_path):
     said = "cannot install popmon==1.4.12 into popmon, which takes a package registry: ERROR: "
     assert f"ViewerError: {said}" in run.stderr
     assert not (tmp_path / "popmon/installed.txt").exists()
+
+
+@pytest.mark.parametrize("tool", ["evidently", "popmon"])
+def test_a_viewer_is_what_was_measured(tool):
+    """RESULTS.md tells of the version that a project installs."""
+    source = next(TEMPLATE.glob("src/*/monitoring/viewers.py")).read_text()
+    (version,) = re.findall(rf'"{tool}==(\S+)"', source)
+    pins = (KIT / f"benchmarks/monitors-{tool}.txt").read_text().splitlines()
+    assert f"{tool}=={version}" in pins
 
 
 @pytest.mark.skipif("VIEWERS" not in os.environ, reason="VIEWERS is not set: takes minutes")

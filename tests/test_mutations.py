@@ -131,6 +131,18 @@ KIT_FAULTS = {
         '"$status" != steady',
         "test_monitoring.py::test_an_issue_is_closed_when_it_is_over",
     ),
+    "nobody looks at what compose serves": (
+        f"{TEMPLATE}/compose.yaml",
+        "  monitor:\n    profiles: [monitoring]\n",
+        "  monitor:\n    profiles: [mlflow]\n",
+        "test_alerts.py::test_compose_watches_the_service",
+    ),
+    "rows of clients go to a public repository": (
+        f"{TEMPLATE}/.github/retrain.sh",
+        'if [ "${PRIVATE:-}" = true ]; then',
+        'if [ "${PRIVATE:-}" != false ]; then',
+        "test_retrain.py::test_without_an_answer_a_repository_is_public",
+    ),
 }
 
 PROJECT_FAULTS = {
@@ -457,6 +469,12 @@ PROJECT_FAULTS = {
         " if each != settings.events.entity",
         "",
         "test_monitoring_report.py::test_examples_show_the_change_and_nobody",
+    ),
+    "an unknown value names somebody": (
+        "src/penguins/monitoring/page.py",
+        " or finding.column == settings.events.entity",
+        "",
+        "test_monitoring_report.py::test_what_clients_sent_leaves_on_the_page_alone[owner]",
     ),
 }
 

@@ -70,6 +70,8 @@ def hub(runner, monkeypatch):
     # Act names the repository by the address that is fetched from.
     runner.git("remote", "set-url", "--push", "origin", runner.remote.as_uri())
     (runner.folder / "calls.jsonl").touch()
+    private = [{"call": "^api repos/Your-Org/Penguins --jq .private$", "out": "true\n"}]
+    (runner.folder / "answers.json").write_text(json.dumps(private))
     monkeypatch.setenv("STANDIN_GH", str(runner.folder))
     monkeypatch.setenv("PATH", f"{STANDINS}{os.pathsep}{os.environ['PATH']}")
     return runner
@@ -79,6 +81,49 @@ def calls(folder):
     """List the calls of gh, without those of act itself."""
     lines = map(json.loads, (folder / "calls.jsonl").read_text().splitlines())
     return [" ".join(each["argv"]) for each in lines if each["argv"] != ["auth", "token"]]
+
+
+@pytest.fixture
+def undecided(tmp_path, monkeypatch):
+    """The script in a repository with new rows, about which a person has to decide."""
+    repository, remote = tmp_path / "repository", tmp_path / "remote.git"
+    for name in (".venv/bin", "src/penguins", "data/feedback"):
+        (repository / name).mkdir(parents=True)
+    (repository / "src/penguins/cli.py").touch()
+    python = repository / ".venv/bin/python"
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    for name in ("dvc.lock", "contract.json"):
+        (repository / name).write_text("before\n")
+    own = {"SAID": "error: version 2 waits for a person\ncheck  x\n", "CODE": "13"}
+    for name, value in {**own, "STANDIN_GH": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{STANDINS}{os.pathsep}{os.environ['PATH']}")
+
+    def run(*words):
+        subprocess.run(words, cwd=repository, check=True, capture_output=True)
+
+    run("git", "init", "--quiet", "--initial-branch=main")
+    run("git", "init", "--quiet", "--bare", str(remote))
+    run("git", "remote", "add", "origin", remote.as_uri())
+    run("git", "add", "dvc.lock", "contract.json")
+    run("git", "-c", "user.name=x", "-c", "user.email=x@x.example", "commit", "--quiet", "-m", "x")
+
+    def propose(model, private, rows=True):
+        """Run both steps, on two machines as it were; say what GitHub was asked last."""
+        monkeypatch.setenv("MODEL", model)
+        monkeypatch.setenv("PRIVATE", private)
+        if rows:
+            (repository / "data/feedback/rows.parquet").write_bytes(b"zoe@mail.example\0")
+            (repository / "dvc.lock").write_text("after\n")
+        run(SCRIPT, "run")
+        shutil.move(repository / "proposal", tmp_path)
+        run("git", "reset", "--quiet", "--hard")
+        run("git", "clean", "--quiet", "--force", "-d", "data")
+        run(SCRIPT, "propose", str(tmp_path / "proposal"))
+        return json.loads((tmp_path / "calls.jsonl").read_text().splitlines()[-1])
+
+    return propose
 
 
 def test_without_secrets(hub):
@@ -115,11 +160,52 @@ def test_too_few_truths_become_a_pull_request(hub, default_project):
     changed = hub.git(*branch, "diff", "--name-only", main, "retrain").split()
     assert ["data/feedback/rows.parquet", "dvc.lock"] == changed
     made = calls(hub.folder)
-    assert ["auth setup-git", "pr list"] == [made[0], made[1][:7]]
-    assert made[2].startswith("pr create --head retrain --base main")
-    assert 3 == len(made)
-    body = (hub.folder / "calls.jsonl").read_text()
+    assert ["api repos", "auth setup-git", "pr list"] == [made[0][:9], made[1], made[2][:7]]
+    assert made[3].startswith("pr create --head retrain --base main")
+    assert 4 == len(made)
+    body = json.loads((hub.folder / "calls.jsonl").read_text().splitlines()[-1])["stdin"]
+    assert body.startswith("Merge to train on these rows, close to leave")
     assert "balanced_accuracy" in body
+
+
+@pytest.mark.parametrize("found", ["", "7\n"], ids=["new", "open"])
+def test_a_public_repository_gets_no_rows(undecided, tmp_path, found):
+    """An issue says how a person decides; artifact and branch have nothing that a client sent."""
+    answers = [{"call": "^issue list", "out": found}]
+    (tmp_path / "answers.json").write_text(json.dumps(answers))
+    asked = undecided("train", "false")
+    assert ["body.md"] == [each.name for each in (tmp_path / "proposal").iterdir()]
+    assert not any((tmp_path / "remote.git/refs/heads").iterdir())
+    assert ["issue", *(["edit", "7"] if found else ["create"])] == asked["argv"][
+        : 3 if found else 2
+    ]
+    assert "    .venv/bin/python -m penguins retrain --force --why" in asked["stdin"]
+    assert "    .venv/bin/python -m penguins promote\n" in asked["stdin"]
+    assert "(`image.model: train`) never holds that model" in asked["stdin"]
+    assert "<pre>\nerror: version 2 waits for a person\ncheck  x\n</pre>" in asked["stdin"]
+
+
+def test_without_an_answer_a_repository_is_public(undecided, tmp_path):
+    """Where nobody says that it is private, no row leaves."""
+    assert "issue" == undecided("models:/a@champion", "")["argv"][0]
+    assert not (tmp_path / "proposal/retrain.patch").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("train", "Merge to train on these rows, close to leave the champion as it is.\n<pre>"),
+        ("models:/a@champion", "Merging lets nothing serve, as the image holds models:/a@champion"),
+    ],
+    ids=["train", "models"],
+)
+def test_what_merging_does_is_said(undecided, tmp_path, model, words):
+    """In a private repository the rows are proposed; what a merge does with them depends."""
+    asked = undecided(model, "true")
+    assert ["pr", "create"] == asked["argv"][:2]
+    assert asked["stdin"].startswith(words)
+    assert ("penguins promote" in asked["stdin"]) is (model != "train")
+    assert (tmp_path / "remote.git/refs/heads/retrain").exists()
 
 
 @pytest.mark.parametrize(
@@ -176,22 +262,14 @@ def test_who_deploys_nothing_is_told(tmp_path, outcome, model, source, warned):
     )
 
 
-def test_a_challenger_that_waited_too_long_is_an_issue(tmp_path):
-    """Nothing was trained, so there is nothing to merge: the patch is empty, a person is asked."""
-    said = "error: version 2 waits for truths: 3 of 300\\n"
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    for name in ("data/feedback/rows.parquet", "dvc.lock", "contract.json"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
-    run = retrain(tmp_path, CODE="13", SAID=said, MODEL="train")
-    assert (0, "outcome=undecided\n") == (run.returncode, (tmp_path / "output").read_text())
-    own = {"PATH": f"{STANDINS}{os.pathsep}{os.environ['PATH']}", "STANDIN_GH": str(tmp_path)}
-    words = [SCRIPT, "propose", "proposal/retrain.patch", "proposal/retrain.txt"]
-    subprocess.run(words, cwd=tmp_path, env={**os.environ, **own}, check=True)
-    (call,) = map(json.loads, (tmp_path / "calls.jsonl").read_text().splitlines())
-    assert ["issue", "create", "--title"] == call["argv"][:3]
-    assert "version 2 waits for truths: 3 of 300" in call["stdin"]
+def test_a_challenger_that_waited_too_long_is_an_issue(undecided, tmp_path):
+    """Nothing was trained, so there is nothing to merge, and nothing to train again."""
+    asked = undecided("train", "true", rows=False)
+    assert ["issue", "create"] == asked["argv"][:2]
+    assert ["body.md"] == [each.name for each in (tmp_path / "proposal").iterdir()]
+    assert "    .venv/bin/python -m penguins promote\n" in asked["stdin"]
+    assert "retrain --force" not in asked["stdin"]
+    assert "version 2 waits for a person" in asked["stdin"]
 
 
 @pytest.mark.parametrize("workflow", ["deploy.yml", "main.yml"])

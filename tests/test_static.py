@@ -61,7 +61,7 @@ PERMISSIONS = {
     "site.yml": {"build": READ, "publish": {"id-token": "write", "pages": "write"}},
     "retrain.yml": {
         "retrain": READ,
-        "propose": {**RELEASED, "issues": "write"},
+        "propose": RELEASED | {"issues": "write"},
         "deploy": {"actions": "write", "contents": "read"},
     },
     "security.yml": {"review": READ, "audit": READ, "secrets": READ, "codeql": SCANNED},
@@ -77,7 +77,7 @@ PERMISSIONS = {
 FROM_MAIN = "github.ref == 'refs/heads/main'"
 KIT_PERMISSIONS = {
     "ci.yml": {"test": READ, "gate": {}},
-    "canary.yml": {"canary": READ},
+    "canary.yml": {"canary": READ, "viewers": READ},
     "locks.yml": {
         "resolve": READ,
         "propose": {"contents": "write", "pull-requests": "write"},

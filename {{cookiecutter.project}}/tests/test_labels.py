@@ -5,7 +5,7 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from {{ cookiecutter.package }} import cli, labels, tables
+from {{ cookiecutter.package }} import checks, cli, labels, tables
 from {{ cookiecutter.package }}.contract import Contract, Target
 from {{ cookiecutter.package }}.encoding import label_of_text
 from {{ cookiecutter.package }}.errors import ContractError, DataError, StoreError
@@ -98,6 +98,9 @@ def test_unknown_predictions(desk):
     path = desk.write(f"prediction_id,label\n{rows}2-0,tall\nx0-0,tall\n")
     found = desk.read(path)
     assert (1, 0, 6) == (found.new, found.known, found.unknown)
+    with opened(desk.address) as store, store.reading() as connection:
+        (kept,) = checks.actions(connection, checks.IMPORT)
+    assert {"rows": 7, "unknown": 6} == kept["detail"]
     expected = "1 new, 0 known already, 6 of unknown predictions (x0-0, x1-0, x2-0, …)"
     assert expected == str(found)
     assert [("2-0", "tall", None, None)] == desk.truths()

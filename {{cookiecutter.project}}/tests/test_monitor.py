@@ -277,6 +277,9 @@ def test_columns_that_are_not_kept(stream):
     stream.add(50, change=lambda row: {"height": row["height"]})
     found = stream.look(entity="color")
     assert {"color": "not kept of events"} == found.drift.detail["untested"]
+    stream.add(50)
+    found = stream.look(entity="color", features=("height", "color"))
+    assert {"color": "not kept of events"} == found.drift.detail["untested"]
 
 
 def test_columns_that_come_and_go(stream):

@@ -225,6 +225,23 @@ def test_nobody_answers(story, hook):
     assert [] == hook.got
 
 
+class Other(socketserver.StreamRequestHandler):
+    """A server of another kind, such as SSH."""
+
+    def handle(self):
+        self.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+        self.rfile.read()
+
+
+def test_what_answers_is_no_webhook(story):
+    """An address at which something else listens costs a line, too."""
+    with serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Other)) as server:
+        story.sections["alerts"] = {"webhook": f"http://127.0.0.1:{server.server_address[1]}/"}
+        (said,) = story.look(True, confirmed=True)
+    assert said.startswith("warning: webhook did not get ")
+    assert said.endswith("and is tried again: it answers no HTTP: SSH-2.0-OpenSSH_9.2")
+
+
 def test_a_monitor_that_cannot_look(story, hook):
     """It says so once, and once that it looks again, though the store cannot remember it."""
     blind = "*Garden: the monitor could not look*"

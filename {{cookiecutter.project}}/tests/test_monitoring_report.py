@@ -10,7 +10,7 @@ from {{ cookiecutter.package }} import rounds
 from {{ cookiecutter.package }}.checks import Finding, Model, Window
 from {{ cookiecutter.package }}.contract import Column, Contract, Target
 from {{ cookiecutter.package }}.errors import StoreError
-from {{ cookiecutter.package }}.monitoring import drift, page, report, sentences
+from {{ cookiecutter.package }}.monitoring import alerts, drift, page, report, sentences, windows
 from {{ cookiecutter.package }}.monitoring.account import Account
 from {{ cookiecutter.package }}.monitoring.monitor import Outcome, Subject
 from {{ cookiecutter.package }}.monitoring.windows import Events, Place, columns
@@ -242,18 +242,81 @@ def test_what_limits_a_look_is_said(look, detail, words):
     assert words in page.build(account, settings, told)
 
 
+def test_an_import_of_unknown_ids_is_said(look):
+    """Truths that reached no prediction are more likely of wrong ids than of none."""
+    _, account = look(status="steady")
+    assert "imported last" not in sentences.summary(account)
+    said = sentences.summary(replace(account, imported=(1500, 1200)))
+    assert "1,200 of the 1,500 truths imported last are of predictions that the store" in said
+
+
+def test_who_is_overtaken_says_so(look):
+    """A program is told as well that another monitor was at work."""
+    _, account = look()
+    outcome = replace(account.outcome, overtaken=True)
+    found = (account, replace(account, outcome=outcome))
+    assert [False, True] == [report.facts(each)["overtaken"] for each in found]
+
+
+def unfamiliar(value, column="bed"):
+    """Rows most of which have this value in a column of categories."""
+    return [row | {column: value} if i % 4 else row for i, row in enumerate(generated(100, 1))]
+
+
+def with_examples(settings, most):
+    """The settings that allow so many examples."""
+    changed = settings.monitoring.model_copy(update={"examples": most})
+    return settings.model_copy(update={"monitoring": changed})
+
+
 def test_values_from_outside_are_only_text(look):
-    """What clients sent is neither markup, nor a link, nor a mention."""
-    rows = [row | {"bed": NASTY} if i % 4 else row for i, row in enumerate(generated(100, 1))]
-    settings, account = look(rows)
-    told = report.facts(account)
-    html = page.build(account, settings, told)
-    written = report.markdown(account, settings.monitoring, told)
-    for text in (html, written):
-        assert "&lt;script&gt;alert(1)" in text
-        assert "<script" not in text
-    assert not re.search(r"@all|\[x\]", written)
+    """What clients sent is no markup on the page."""
+    settings, account = look(unfamiliar(NASTY))
+    html = page.build(account, settings, report.facts(account))
+    assert ", such as “&lt;script&gt;alert(1)&lt;/script&gt; [x](y) @all”. " in html
+    assert "<script" not in html
     assert not re.search(r"url\(|@import|https?://|\ssrc=", html)
+
+
+@pytest.mark.parametrize("column", ["bed", "owner"])
+def test_what_clients_sent_leaves_on_the_page_alone(look, column):
+    """Nothing else has it; nor the page where examples are unwanted or the value is an entity."""
+    settings, account = look(unfamiliar("zoe@mail.example", column))
+    told = report.facts(account)
+    assert f"{column} has more values that training did not have" in told["headline"]
+    without = with_examples(settings, 0)
+    for text in (
+        sentences.summary(account),
+        *alerts.message(account),
+        report.markdown(account, settings.monitoring, told),
+        json.dumps(told),
+        page.build(account, without, told),
+    ):
+        assert "zoe" not in text
+    shown = "such as “zoe@mail.example”" in page.build(account, settings, told)
+    assert shown is (column == "bed")
+
+
+def test_names_of_groups_name_nobody(look):
+    """Where it errs most is told of columns, but not of whom rows are about."""
+    groups = [{"name": f"{name} = Ada", "rows": 40, "loss": 0.5} for name in ("owner", "bed")]
+    performed = errors()
+    settings, account = look(
+        status="degraded",
+        performed=replace(performed, detail={**performed.detail, "slices": groups}),
+    )
+    html = page.build(account, settings, report.facts(account))
+    assert "bed = Ada" in html
+    assert "owner = Ada" not in html
+
+
+def test_columns_are_encoded_once(look, monkeypatch):
+    """However many changes are told, the window is brought into columns once."""
+    settings, account = look(higher())
+    read = []
+    monkeypatch.setattr(windows, "columns", lambda *given: read.append(0) or columns(*given))
+    page.build(account, settings, report.facts(account))
+    assert [0] == read
 
 
 def test_examples_show_the_change_and_nobody(look):
@@ -264,10 +327,8 @@ def test_examples_show_the_change_and_nobody(look):
     tallest = sorted((row["height"] for row in rows), reverse=True)[:5]
     assert tallest == [row["values"][0] for row in shown["rows"]]
     assert ["height", "bed", "planted"] == shown["columns"]
-    none = settings.model_copy(
-        update={"monitoring": settings.monitoring.model_copy(update={"examples": 0})}
-    )
-    assert 'id="examples"' not in page.build(account, none, report.facts(account))
+    none = page.build(account, with_examples(settings, 0), report.facts(account))
+    assert 'id="examples"' not in none
 
 
 def test_markdown_has_no_row(look):

@@ -65,11 +65,12 @@ def test_a_tool_gets_window_and_reference(settings_with, monkeypatch):
         sorted(filter(None, before["height"])),
         sorted(before["bed"]),
     )
+    assert [] == list(viewers.FOLDER.rglob("*.parquet"))
 
 
 @pytest.mark.usefixtures("checked")
 def test_a_tool_that_fails_says_why(settings_with, monkeypatch):
-    """Its last line is the error's."""
+    """Its last line is the error's, and the rows do not stay."""
     broken = viewers.Tool((), "raise SystemExit('no such column')")
     monkeypatch.setitem(viewers.TOOLS, "popmon", broken)
     monkeypatch.setattr(viewers, "_environment", lambda folder, tool: folder.mkdir(parents=True))
@@ -77,6 +78,7 @@ def test_a_tool_that_fails_says_why(settings_with, monkeypatch):
     monkeypatch.setattr(viewers, "run", lambda words, why: run([sys.executable, *words[1:]], why))
     with pytest.raises(ViewerError, match=r"^popmon failed: no such column$"):
         viewers.view(settings_with(), "popmon")
+    assert [] == list(viewers.FOLDER.rglob("*.parquet"))
 
 
 def test_what_cannot_be_shown(settings_with, monkeypatch):

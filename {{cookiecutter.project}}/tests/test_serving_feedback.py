@@ -106,6 +106,20 @@ def test_the_same_again_changes_nothing(desk):
     assert [(name(1), 1, "tall"), (name(1), 2, "dwarf")] == desk.truths()
 
 
+def test_truths_are_counted(desk):
+    """The metrics tell new truths from those said before and those of nothing that is kept."""
+    truth = {"prediction_id": name(1), "label": "tall"}
+    unknown = [{**truth, "prediction_id": f"x{i}"} for i in range(3)]
+    said = [desk.say(*each).status_code for each in ([truth], [truth, truth], [truth, *unknown])]
+    assert [200, 200, 404] == said
+    told = desk.client.get("/metrics").text.splitlines()
+    assert [
+        'model_truths_total{result="new"} 1.0',
+        'model_truths_total{result="known"} 2.0',
+        'model_truths_total{result="unknown"} 3.0',
+    ] == [line for line in told if line.startswith("model_truths_total")]
+
+
 def test_at_the_same_moment(desk):
     """However many say the same at once, it is recorded once, and all are answered."""
     answers, truth = [], {"prediction_id": name(1), "label": "tall"}

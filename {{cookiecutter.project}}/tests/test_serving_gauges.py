@@ -55,6 +55,7 @@ def test_what_the_monitor_found_is_told(scrape, judge, address):
         ("model_drift_consecutive_alarms",): 2,
         ("model_drift_untested_columns",): 1,
         ("model_loss_labelled_events",): 320,
+        ("model_truths_import_unknown",): 0,
         ("model_loss_excess_lower_bound",): 0.05,
     } == scrape()
 
@@ -65,6 +66,15 @@ def test_before_any_monitor_nothing_is_claimed(scrape):
     assert 1 == told[UP]
     assert {0} == {told["model_monitor_state", state] for state in gauges.STATES}
     assert 0 == told["model_monitor_last_success_timestamp_seconds",]
+
+
+def test_truths_of_unknown_predictions_are_told(scrape, address):
+    """Those of the last import, whether a monitor ever looked or not."""
+    with opened(address) as store:
+        for number, unknown in enumerate((7, 3)):
+            detail = {"rows": 10, "unknown": unknown}
+            checks.claim(store, f"import {number}", checks.IMPORT, detail)
+    assert 3 == scrape()["model_truths_import_unknown",]
 
 
 def test_states_are_those_of_the_monitor():

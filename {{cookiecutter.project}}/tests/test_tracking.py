@@ -1,5 +1,6 @@
 import socket
 import sqlite3
+import sys
 
 import pytest
 
@@ -28,6 +29,13 @@ def closed_port():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
+
+
+def test_without_mlflow(at, monkeypatch, tmp_path):
+    """Where MLflow is not installed, as in the image of the monitor, a line says so."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    said = refused(at(f"sqlite:///{tmp_path}/mlflow.db"))
+    assert "the registry needs MLflow: install the group train as well" == said
 
 
 @pytest.mark.parametrize("address", ["./mlruns", "ftp://runs", "mlflow.db", "file:///runs"])

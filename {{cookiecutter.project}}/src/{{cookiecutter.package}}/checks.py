@@ -14,6 +14,8 @@ Kind = Literal["drift", "performance"]
 Status = Literal["waiting", "steady", "suspected", "drift", "degraded"]
 KINDS: tuple[Kind, ...] = ("drift", "performance")
 CHECKED = "checked"
+# The kind of action that an import of truths is kept as.
+IMPORT = "import"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from sklearn.metrics import (
     root_mean_squared_error,
     silhouette_samples,
 )
-from tqdm import tqdm
 
 from . import bootstrap
 from .contract import Contract
@@ -139,6 +138,9 @@ def importance(
     dict
         ``mean`` and ``std`` over the repeats for each feature, the most important first.
     """
+    # The monitor's image, which measures as well, has no use for it.
+    from tqdm import tqdm
+
     generator = np.random.default_rng(0)
     if len(matrix) > settings.importance_rows:
         chosen = np.sort(generator.permutation(len(matrix))[: settings.importance_rows])

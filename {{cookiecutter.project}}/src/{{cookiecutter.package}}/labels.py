@@ -1,6 +1,7 @@
 """Labels: what turned out to be true of predictions, from a file; a wrong row refuses all of it."""
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from . import bundle
+from . import bundle, checks
 from . import contract as contracts
 from .contract import Column, Contract
 from .encoding import encode_value, label, label_of_text, shortened
@@ -100,6 +101,8 @@ def read(settings: Settings, path: Path) -> Imported:
                 # One more than are shown, so that it shows that there are more.
                 named=tuple(dict.fromkeys([*found.named, *absent]))[: NAMED + 1],
             )
+        facts = {"rows": found.new + found.known + found.unknown, "unknown": found.unknown}
+        checks.claim(store, f"{checks.IMPORT} {time.time():.6f}", checks.IMPORT, facts)
     return found
 
 

@@ -37,13 +37,17 @@ def opened(settings: Settings) -> Iterator[tuple["MlflowClient", str]]:
     Raises
     ------
     RegistryError
-        Where the URI is none of MLflow's, nobody answers there, or MLflow refuses something.
+        Where the URI is none of MLflow's, nobody answers there, MLflow refuses something, or is
+        not installed.
     """
     address = uri(settings)
     _check(address)
     _quiet()
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+    except ImportError as error:
+        raise RegistryError("the registry needs MLflow: install the group train as well") from error
 
     before = os.environ.get(VARIABLE)
     # A new version's model is looked up where the environment says, whatever the client was given.

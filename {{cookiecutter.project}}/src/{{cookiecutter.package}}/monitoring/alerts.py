@@ -1,5 +1,6 @@
 """Alerts: a message when something begins to matter and one when it is over, each of them once."""
 
+import http.client
 import json
 import smtplib
 import ssl
@@ -168,6 +169,8 @@ def _post(settings: Alerts, subject: str, body: str) -> None:
             answer.read()
     except urllib.error.HTTPError as error:
         raise OSError(f"it answers {error.code} {error.reason}") from error
+    except http.client.HTTPException as error:
+        raise OSError(f"it answers no HTTP: {error!s:.100}") from error
 
 
 def _mail(settings: Alerts, subject: str, body: str) -> None:

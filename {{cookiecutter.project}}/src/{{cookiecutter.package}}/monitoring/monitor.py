@@ -300,10 +300,11 @@ class _Drift:
 
 
 def kept(settings: Events, agreed: Contract) -> Collection[str]:
-    """Return the columns that are kept of an event."""
-    if settings.features is not None:
-        return settings.features
-    return [each.name for each in agreed.features if each.name != settings.entity]
+    """Return the columns of an event that are looked at: all kept ones but whom it is about."""
+    names = settings.features
+    if names is None:
+        names = tuple(each.name for each in agreed.features)
+    return [name for name in names if name != settings.entity]
 
 
 def _performance(store: Store, watched: Subject, settings: Monitoring) -> tuple[Window, int, bool]:

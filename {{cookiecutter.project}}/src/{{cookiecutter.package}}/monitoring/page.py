@@ -11,7 +11,7 @@ from ..encoding import Matrix
 from ..reference import PREDICTION, SCORE, Sample
 from ..report import page
 from ..settings import Monitoring, Settings
-from ..wording import MEANINGS, called
+from ..wording import MEANINGS, called, listed, quoted
 from . import performance, sentences
 from .account import Account
 from .pictures import bars, drawing
@@ -22,6 +22,7 @@ COLUMNS = 200
 DRAWN = 12
 SMALL = 40
 CELLS = 8
+UNKNOWN = 3
 PSEUDO = {PREDICTION: "prediction", SCORE: "score"}
 
 
@@ -37,14 +38,14 @@ def build(account: Account, settings: Settings, told: Mapping[str, Any]) -> str:
         looked=f"{datetime.fromtimestamp(account.now, UTC):%-d %B %Y, %H:%M} UTC",
         next=sentences.NEXT[account.status],
         detail=account.outcome.drift.detail if account.outcome else {},
-        changes=_described(account, found),
+        changes=_described(account, settings, found),
         groups=_groups(account) if contract and contract.task == "clustering" else [],
         timelines=_timelines(account, settings.monitoring),
         span=_span(account),
         columns=_columns(account, settings.monitoring, drawn),
         metrics=metrics(account),
         losses=_losses(account),
-        slices=account.outcome.performance.detail.get("slices", []) if account.outcome else [],
+        slices=_slices(account, settings),
         is_share=contract is None or contract.task != "regression",
         estimated=account.outcome.drift.detail.get("estimated") if account.outcome else None,
         examples=examples(account, settings, found),
@@ -85,9 +86,11 @@ def since(change: Change, now: float) -> str:
     return f"{sentences.moment(change.since, now)}, {change.checks} checks"
 
 
-def _described(account: Account, found: Sequence[Change]) -> list[dict[str, Any]]:
+def _described(
+    account: Account, settings: Settings, found: Sequence[Change]
+) -> list[dict[str, Any]]:
     """Draw each column that changed once, with all that changed in it."""
-    compared = sentences.columns(account)
+    compared = account.compared
     described: dict[str, dict[str, Any]] = {}
     for each in found:
         column = each.finding.column
@@ -102,13 +105,22 @@ def _described(account: Account, found: Sequence[Change]) -> list[dict[str, Any]
             described[column]["changes"].append(
                 {
                     "title": sentences.capital(each.title),
-                    "amount": each.amount,
+                    "amount": each.amount + _such(account, settings, each.finding),
                     "since": since(each, account.now),
                     "confirmed": each.confirmed,
                     "score": each.finding.score,
                 }
             )
     return list(described.values())
+
+
+def _such(account: Account, settings: Settings, finding: Finding) -> str:
+    """Show values that training did not have, as examples are shown: what a client sent."""
+    most = min(settings.monitoring.examples, UNKNOWN)
+    if finding.kind != "unseen" or finding.column == settings.events.entity or not most:
+        return ""
+    found = [quoted(each) for each in sentences.unknown(account, finding.column, most)]
+    return f", such as {listed(found)}" if found else ""
 
 
 def _drawn(
@@ -128,7 +140,7 @@ def _drawn(
 
 def _groups(account: Account) -> list[dict[str, Any]]:
     """Draw the clusters, which have no truth to be compared with."""
-    compared = sentences.columns(account)
+    compared = account.compared
     titles = {
         SCORE: sentences.about_groups(account),
         PREDICTION: "How many rows fall into each group",
@@ -193,7 +205,7 @@ def _columns(account: Account, settings: Monitoring, drawn: set[str]) -> list[di
     """Describe every column that was looked at in the last window."""
     if account.outcome is None or account.watched is None:
         return []
-    window, compared = account.outcome.drift, sentences.columns(account)
+    window, compared = account.outcome.drift, account.compared
     if window.state != CHECKED:
         return []
     by_column: dict[str, list[Finding]] = {}
@@ -247,6 +259,13 @@ def _losses(account: Account) -> dict[str, Any]:
         "rows": checked[-1].rows,
         **bars([(float(each.detail["loss"]), each.alarm) for each in checked], reference),
     }
+
+
+def _slices(account: Account, settings: Settings) -> list[dict[str, Any]]:
+    """Return the groups in which it errs most, but those of whom rows are about."""
+    found = account.outcome.performance.detail.get("slices", []) if account.outcome else []
+    hidden = f"{settings.events.entity} = "
+    return [each for each in found if not each["name"].startswith(hidden)]
 
 
 def examples(account: Account, settings: Settings, found: Sequence[Change]) -> dict[str, Any]:

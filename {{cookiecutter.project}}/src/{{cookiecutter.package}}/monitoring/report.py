@@ -35,9 +35,10 @@ def facts(account: Account) -> dict[str, Any]:
     -------
     dict
         ``status`` (`monitor.Status`, or ``failed``), ``headline``, ``error``, ``looked``,
-        ``model``, ``version``, ``notes``; under ``drift`` and ``performance`` the last window:
-        ``window`` (its id in the store), ``state``, ``first``, ``last``, ``confirmed``; of drift
-        ``drifted``, ``streaks``, ``untested``; of performance ``loss``, ``reference``, ``excess``.
+        ``model``, ``version``, ``overtaken`` (another monitor was at work), ``notes``; under
+        ``drift`` and ``performance`` the last window: ``window`` (its id in the store), ``state``,
+        ``first``, ``last``, ``confirmed``; of drift ``drifted``, ``streaks``, ``untested``; of
+        performance ``loss``, ``reference``, ``excess``.
     """
     outcome = account.outcome
     told: dict[str, Any] = {
@@ -47,6 +48,7 @@ def facts(account: Account) -> dict[str, Any]:
         "looked": _iso(account.now),
         "model": outcome.model.name if outcome else None,
         "version": outcome.model.version if outcome else None,
+        "overtaken": bool(outcome and outcome.overtaken),
         **dict.fromkeys(("drift", "performance")),
         "notes": list(sentences.notes(account)),
     }

@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from ..checks import CHECKED, Finding, Window
 from ..encoding import UNSEEN, Matrix
-from ..reference import PREDICTION, SCORE, Sample
+from ..reference import PREDICTION, SCORE
 from ..wording import listed, number, percent, quoted
-from . import windows
 from .account import Account
 
 NAMED = {PREDICTION: "the prediction", SCORE: "the score"}
@@ -152,7 +151,7 @@ def title(account: Account, finding: Finding) -> str:
 
 def amount(account: Account, finding: Finding) -> str:
     """Say by how much a column changed, in its own unit."""
-    sample, values = columns(account).get(finding.column, (None, None))
+    sample, values = account.compared.get(finding.column, (None, None))
     if sample is None or values is None or not values.size:
         return ""
     gone, known_gone = (np.isnan(each) for each in (values, sample.values))
@@ -161,9 +160,7 @@ def amount(account: Account, finding: Finding) -> str:
     given, known = values[~gone], sample.values[~known_gone]
     if finding.kind == "unseen":
         now, before = (percent(_share(each == UNSEEN)) for each in (given, known))
-        examples = unknown(account, finding.column)
-        such = f", such as {listed([quoted(each) for each in examples])}" if examples else ""
-        return f"{_before(now, before, 'unknown')}{such}"
+        return _before(now, before, "unknown")
     if sample.categories is not None:
         what = finding.change.partition(" ")[2]
         code = sample.categories.index(what) if what in sample.categories else UNSEEN
@@ -196,17 +193,7 @@ def apart(given: Matrix, known: Matrix, shown: Callable[[float], str]) -> str:
     return f"{now} of the values are {limit}; before, {before}"
 
 
-def columns(account: Account) -> dict[str, tuple[Sample, Matrix]]:
-    """Return reference and window of every column that both have."""
-    if account.watched is None or account.events is None:
-        return {}
-    samples = {each.name: each for each in account.watched.samples}
-    watched = account.watched
-    held, _ = windows.columns(account.events, watched.contract, watched.samples, account.kept)
-    return {name: (samples[name], values) for name, values in held.items() if name in samples}
-
-
-def unknown(account: Account, column: str, most: int = 3) -> list[str]:
+def unknown(account: Account, column: str, most: int) -> list[str]:
     """Return values of a category that training did not have, the most frequent first."""
     if account.watched is None or account.events is None:
         return []
@@ -243,6 +230,12 @@ def notes(account: Account) -> Iterator[str]:
         told = [f"{quoted(name)}: {why}" for name, why in untested.items()]
         yield f"Not tested, or only in part: {listed(told)}."
     yield from _truths(outcome.performance)
+    rows, unknown = account.imported
+    if unknown:
+        yield (
+            f"{unknown:,} of the {rows:,} truths imported last are of predictions that the store "
+            "does not hold: their ids have to be those of the answers, and not be deleted yet."
+        )
 
 
 def spelled(account: Account, column: str) -> Callable[[float], str]:

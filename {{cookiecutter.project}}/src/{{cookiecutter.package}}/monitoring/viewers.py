@@ -17,7 +17,6 @@ from ..artifacts import REPORTS
 from ..encoding import UNSEEN, Matrix
 from ..errors import SettingsError, ViewerError
 from ..settings import Settings
-from . import sentences
 from .account import Account, collect
 from .monitor import current
 
@@ -95,11 +94,16 @@ def view(settings: Settings, name: str) -> Path:
     folder = FOLDER / name
     python = _environment(folder, TOOLS[name])
     data = [folder / f"{part}.parquet" for part in ("reference", "window")]
-    for path, frame in zip(data, _frames(account), strict=True):
-        frame.to_parquet(path, index=False)
     made = REPORTS / f"{name}.html"
     made.parent.mkdir(parents=True, exist_ok=True)
-    run([python, "-c", TOOLS[name].program, *data, made], f"{name} failed")
+    try:
+        for path, frame in zip(data, _frames(account), strict=True):
+            frame.to_parquet(path, index=False)
+        run([python, "-c", TOOLS[name].program, *data, made], f"{name} failed")
+    finally:
+        # What is deleted from the store must not stay here.
+        for path in data:
+            path.unlink(missing_ok=True)
     return made
 
 
@@ -140,9 +144,7 @@ def _frames(account: Account) -> tuple[Any, Any]:
     """
     import pandas as pd
 
-    compared = {
-        name: pair for name, pair in sentences.columns(account).items() if not name.startswith("(")
-    }
+    compared = {name: pair for name, pair in account.compared.items() if not name.startswith("(")}
     events = account.events
     moments = pd.to_datetime([place.ts for place in events.places] if events else [], unit="s")
     rows = max((len(sample.values) for sample, _ in compared.values()), default=0)

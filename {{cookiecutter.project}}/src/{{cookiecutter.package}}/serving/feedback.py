@@ -25,6 +25,7 @@ from .rows import read_json
 
 if TYPE_CHECKING:
     from ..store import Store
+    from .metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,14 @@ async def feedback(request: Request, served: ChampionDep) -> Response:
     state = request.app.state
     _, body = await read(request)
     truths = _truths(body, served.predictor.contract)
-    recorded = await run_in_threadpool(_record, state, state.settings.events, truths)
+    recorded, unknown = await run_in_threadpool(_record, state, state.settings.events, truths)
+    counted: Metrics = state.metrics
+    if unknown:
+        counted.truths("unknown", len(unknown))
+        raise _unknown([truth.prediction_id for truth in truths], unknown)
+    new = sum(each.new for each in recorded)
+    counted.truths("new", new)
+    counted.truths("known", len(recorded) - new)
     return Response(to_json(FeedbackAnswer(truths=recorded)), media_type="application/json")
 
 
@@ -125,10 +133,12 @@ def _invalid(problems: Sequence[tuple[Sequence[int | str], str]]) -> RequestErro
     return RequestError(422, "invalid", first + more, details)
 
 
-def _record(state: State, settings: Events, truths: list[Truth]) -> list[Recorded]:
+def _record(state: State, settings: Events, truths: list[Truth]) -> tuple[list[Recorded], set[str]]:
+    """Record truths, all of them or, where ids are unknown, none; return those ids as well."""
     try:
         store = _store(state, settings)
-        _require_known(store, settings, [truth.prediction_id for truth in truths])
+        if missing := _missing(store, settings, {truth.prediction_id for truth in truths}):
+            return [], missing
         recorded = store.record(
             [
                 {
@@ -145,10 +155,11 @@ def _record(state: State, settings: Events, truths: list[Truth]) -> list[Recorde
         message = "the store of events cannot be used now; the service's log says why"
         headers = {"Retry-After": str(RETRY_SECONDS)}
         raise RequestError(503, "store_unavailable", message, headers=headers) from error
-    return [
+    answers = [
         Recorded(prediction_id=truth.prediction_id, revision=revision, new=new)
         for truth, (revision, new) in zip(truths, recorded, strict=True)
     ]
+    return answers, set()
 
 
 def _store(state: State, settings: Events) -> "Store":
@@ -161,25 +172,22 @@ def _store(state: State, settings: Events) -> "Store":
     return found
 
 
-def _require_known(store: "Store", settings: Events, ids: list[str]) -> None:
-    """Refuse ids that are neither stored nor wait to be; one may be stored while it is looked for.
-
-    Raises
-    ------
-    RequestError
-        404, naming the first of them.
-    """
+def _missing(store: "Store", settings: Events, ids: set[str]) -> set[str]:
+    """Return ids that are neither stored nor wait to be; one may be stored while looked for."""
     names = [path.name for path in events.segments(settings.folder)]
     positions = store.positions(names)
-    if missing := set(ids) - store.known(ids):
+    if missing := ids - store.known(sorted(ids)):
         bases = {each.rpartition("-")[0] for each in missing}
         missing -= ingestion.waiting(settings.folder, positions, bases)
-    if missing and (missing := missing - store.known(sorted(missing))):
-        first = next(each for each in ids if each in missing)
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise RequestError(
-            404, "unknown_prediction", f"no prediction has the id {first!r}{more}: nothing is kept"
-        )
+    return missing and missing - store.known(sorted(missing))
+
+
+def _unknown(ids: Sequence[str], missing: set[str]) -> RequestError:
+    """Name the first of the ids that nothing has."""
+    first = next(each for each in ids if each in missing)
+    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    message = f"no prediction has the id {first!r}{more}: nothing is kept"
+    return RequestError(404, "unknown_prediction", message)
 
 
 def _seconds(moment: datetime | None) -> float | None:

@@ -40,6 +40,7 @@ class Known:
     aside: tuple[tuple[str, float], ...] = ()
     labelled: int = 0
     excess: float | None = None
+    unknown: int = 0
 
 
 class Gauges:
@@ -114,8 +115,10 @@ def read(address: str) -> Known:
         with store.reading() as connection:
             if not sa.inspect(connection).has_table(monitor_look.name):
                 return Known()
+            imports = checks.actions(connection, checks.IMPORT)
+            unknown = int(imports[0]["detail"]["unknown"]) if imports else 0
             if not (look := checks.last_look(connection)):
-                return Known()
+                return Known(unknown=unknown)
             drift, performance = checks.verdicts(connection, look)
             windows = checks.read(connection, look.model, "drift", MOST_ALARMS, findings=False)
     finally:
@@ -131,6 +134,7 @@ def read(address: str) -> Known:
         tuple((name, float(drift.detail.get(name, 0))) for name in ASIDE),
         int(performance.detail.get("labelled", 0)),
         loss.low if loss else None,
+        unknown,
     )
 
 
@@ -159,6 +163,8 @@ def _told(known: Known) -> Iterator[Metric]:
     yield _gauge("model_drift_untested_columns", text, known.untested)
     text = "Predictions whose truth is known, in the last look."
     yield _gauge("model_loss_labelled_events", text, known.labelled)
+    text = "Truths of the last import whose predictions the store does not hold."
+    yield _gauge("model_truths_import_unknown", text, known.unknown)
     if known.excess is not None:
         text = "By how much the loss exceeds its reference, at least."
         yield _gauge("model_loss_excess_lower_bound", text, known.excess)

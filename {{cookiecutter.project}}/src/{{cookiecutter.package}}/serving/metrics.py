@@ -45,6 +45,8 @@ PHASES = ("decode", "queue", "model", "write")
 DECODE, QUEUE, MODEL, WRITE = range(len(PHASES))
 SWAPS = ("loaded", "refused", "rolled_back")
 ROLES: tuple[Role, ...] = ("champion", "canary", "shadow")
+# What became of a truth that was told; of unknown ones no prediction is kept.
+TOLD = ("new", "known", "unknown")
 # What routes that predict end in, and why they failed to: the code that answers of a status have.
 PREDICTING = ("/predict", "/invocations", "/infer")
 REASONS = {
@@ -73,7 +75,8 @@ BATCH_ROWS = tuple(float(1 << i) for i in range(13))
 IN_FLIGHT, QUEUED, WARNINGS, WRITTEN, REFUSED, DROPPED, SWAPPED = range(7)
 GAUGES = 2
 PREDICTED = SWAPPED + len(SWAPS)
-PHASED = PREDICTED + len(ROLES)
+RECORDED = PREDICTED + len(ROLES)
+PHASED = RECORDED + len(TOLD)
 PHASE_CELLS = len(PHASE_SECONDS) + 2
 BATCHED = PHASED + len(PHASES) * PHASE_CELLS
 TIMED = BATCHED + len(BATCH_ROWS) + 2
@@ -132,7 +135,7 @@ class Metrics:
         self._folder = folder
         self._root = os.getppid() if folder else os.getpid()
         # Workers of another version of this code count in other cells.
-        names = (*self.routes, METHODS, STATUSES, PHASES, SWAPS, ROLES)
+        names = (*self.routes, METHODS, STATUSES, PHASES, SWAPS, ROLES, TOLD)
         layout = (*names, REQUEST_SECONDS, PHASE_SECONDS)
         self._prefix = f"{crc32(repr(layout).encode()):08x}-"
         self.cells = memoryview(_mapping(folder, self._prefix, 8 * self._size)).cast("d")
@@ -179,6 +182,10 @@ class Metrics:
         self.cells[_PREDICTED[role]] += rows
         if warnings:
             self.cells[WARNINGS] += warnings
+
+    def truths(self, result: str, number: int) -> None:
+        """Count truths that were told; the result is one of `TOLD`."""
+        self.cells[RECORDED + TOLD.index(result)] += number
 
     def batch(self, rows: int) -> None:
         """Count a run of the model over so many rows."""
@@ -239,6 +246,7 @@ class Metrics:
         yield sizes
         yield _gauge("prediction_queue_depth", "Requests that wait for the model.", cells[QUEUED])
         yield from self._models(cells)
+        yield from self._truths(cells)
         yield from self._events(cells)
         yield from _processes(self._root)
 
@@ -276,6 +284,12 @@ class Metrics:
         for reason, number in failed.items():
             errors.add_metric([reason], number)
         yield errors
+
+    def _truths(self, cells: list[float]) -> Iterator[Metric]:
+        told = CounterMetricFamily("model_truths", "Truths told to /feedback.", labels=["result"])
+        for i, result in enumerate(TOLD):
+            told.add_metric([result], cells[RECORDED + i])
+        yield told
 
     def _models(self, cells: list[float]) -> Iterator[Metric]:
         labels = ["name", "version", "role"]
