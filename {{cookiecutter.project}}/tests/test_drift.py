@@ -386,7 +386,7 @@ def test_drift_is_confirmed_by_two_checks_in_a_row():
 
 
 def test_a_small_shift_is_confirmed_in_time():
-    """A fifth of a standard deviation in one of 20 columns, within 1,500 events of 19 in 20 streams.
+    """A fifth of a standard deviation in one of 20 columns, within 1,500 events in 19 of 20.
 
     It sets in with a check, the first of four.
     """
