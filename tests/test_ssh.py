@@ -537,8 +537,8 @@ def test_full_disk(deploy, published, default_project, tmp_path):
             # What a killed deployment left goes before there is asked for room.
             left = small.site("staging") / "releases/left"
             left.mkdir()
-            (left / "image").write_bytes(bytes(1_500_000))
-            with small.told(DEPLOY_ROOM_MB="1"):
+            (left / "filler").write_bytes(bytes(1_500_000))
+            with small.told(DEPLOY_ROOM_MB="2"):
                 assert 0 == deploy("deploy", "first", **known).code
                 assert "first" == small.version("staging")
     finally:
