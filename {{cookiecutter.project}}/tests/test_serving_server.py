@@ -1,7 +1,7 @@
 import http.client
 import json
 import os
-import random
+import secrets
 import signal
 import socket
 import struct
@@ -28,7 +28,7 @@ PACKAGE = "{{ cookiecutter.package }}"
 def free_port():
     """Find a port that nobody uses, and that no client is given until it is."""
     while True:
-        port = random.randrange(10_000, 20_000)
+        port = 10_000 + secrets.randbelow(10_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
