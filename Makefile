@@ -13,7 +13,7 @@ REGISTRY = $(shell $(RUN)python -c "from pip._internal.commands import create_co
 unexport VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint locks demo loop-demo bench bench-batch bench-drift bench-gate \
+.PHONY: help install test lint locks demo loop-demo bench bench-alerts bench-batch bench-drift bench-gate \
 	bench-pipeline bench-search bench-monitors bench-serving bench-deploy bench-stages clean
 
 help: ## Show this list
@@ -40,6 +40,9 @@ loop-demo: .venv/.installed ## Generate into ./demo, serve, inject drift: alarm,
 
 bench: .venv/.installed ## Measure, into benchmarks/RESULTS.md
 	@$(RUN)python -m benchmarks.run
+
+bench-alerts: .venv/.installed ## Measure from an alert to the dispatch, with Prometheus and Alertmanager
+	@$(RUN)python -m benchmarks.alerts
 
 bench-search: .venv/.installed ## Measure the search beside FLAML, 9 minutes, into the same page
 	@$(RUN)python -m benchmarks.search

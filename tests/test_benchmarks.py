@@ -94,6 +94,15 @@ def test_the_gate_is_measured(default_project):
     assert 2 == len(re.findall(rf"^\| better: [^|]+\|({cell}){{4}}$", said, re.MULTILINE))
 
 
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus")
+def test_alerts_are_measured(default_project):
+    """One alert is one accepted request; its seconds stand beside what is wanted."""
+    words = ["--project", default_project, "--rounds", "1", "--interval", "1s"]
+    said = measured("alerts", *words)
+    assert re.search(r"^\| seconds, median \| \d+\.\d \| at most 10 \|$", said, re.MULTILINE)
+    assert "| accepted requests an alert | 1 to 1 | 1 |" in said
+
+
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk: sudo apt install wrk")
 def test_serving_is_measured(default_project, tmp_path):
     """Ours and an empty service take their turns; CPU, requests/s and ratio are laid out."""

@@ -199,7 +199,7 @@ def test_workflow_publishes_what_it_built(workflow):
 
 @needs_act
 def test_workflow_says_how_to_turn_pages_on(runner):
-    """Where Pages is off nothing is published, and the run says what turns it on."""
+    """Where Pages is off the run says what turns it on; a pull request is built alone."""
     built = "mkdir -p .cache/pages/site && touch .cache/pages/site/index.html"
     runner.change(".github/workflows/site.yml", "run: make site", f"run: {built}")
     place_gh(runner, 1)
@@ -207,6 +207,8 @@ def test_workflow_says_how_to_turn_pages_on(runner):
     assert {"build": "success", "publish": "failure"} == run.jobs
     assert "This repository has no GitHub Pages: make github turns them on" in run.text
     assert "deploy-pages" not in {call["action"] for call in run.trace}
+    proposed = runner.act("site.yml", "pull_request", branch="topic")
+    assert (0, {"build": "success"}) == (proposed.code, proposed.jobs)
 
 
 @needs_act

@@ -371,6 +371,10 @@ def test_concurrency():
             "group": "target-${{ inputs.environment }}",
             "cancel-in-progress": "false",
         } == flows[name]["concurrency"]
+    assert {
+        "group": "site-${{ github.ref }}",
+        "cancel-in-progress": "${{ github.event_name == 'pull_request' }}",
+    } == flows["site.yml"]["concurrency"]
 
 
 @pytest.mark.parametrize("root", [TEMPLATE, KIT], ids=["template", "kit"])
