@@ -68,7 +68,9 @@ def lock_with_uv(folder):
         "--universal",
         "--generate-hashes",
     ]
-    compile_pins += ["--no-header", "--no-annotate", "--python-version", "3.11", "pyproject.toml"]
+    # Without its extras pip does not take a pin for what a package with them asks for.
+    compile_pins += ["--no-strip-extras", "--no-header", "--no-annotate"]
+    compile_pins += ["--python-version", "3.11", "pyproject.toml"]
     everything = ["--group", "train", "--group", "dev", "--output-file", "requirements-dev.txt"]
     serving = ["--constraint", "requirements-dev.txt", "--output-file", "requirements.txt"]
     groups = [

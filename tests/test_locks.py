@@ -12,7 +12,7 @@ from test_hooks import pre
 from scripts.locks import combinations, fingerprint, lock_folder, rendered_pyproject
 
 COMBINATIONS = combinations()
-PIN = re.compile(r"^([\w.-]+)==([\w.+!]+)", re.MULTILINE)
+PIN = re.compile(r"^([\w.-]+)(?:\[[\w, -]+\])?==([\w.+!]+)", re.MULTILINE)
 
 
 def pins(manager, quality):
@@ -90,8 +90,17 @@ def test_every_requirement_is_pinned_and_hashed(quality, name):
     """Each entry is one version with at least one SHA-256."""
     text = (lock_folder("venv", quality) / name).read_text()
     entries = re.split(r"\n(?=[^\s#])", text.split("\n", 1)[1].strip())
-    entry = re.compile(r"[\w.-]+==[\w.+!]+( ; [^\\]+?)?( \\\n    --hash=sha256:[0-9a-f]{64})+")
+    pin = r"[\w.-]+(\[[\w, -]+\])?==[\w.+!]+( ; [^\\]+?)?"
+    entry = re.compile(rf"{pin}( \\\n    --hash=sha256:[0-9a-f]{{64}})+")
     assert [] == [words for words in entries if not entry.fullmatch(words)]
+
+
+@pytest.mark.parametrize("quality", ["black", "ruff"])
+def test_extras_are_pinned(quality):
+    """For what a package asks with extras, older pips take no pin without them."""
+    text = (lock_folder("venv", quality) / "requirements-dev.txt").read_text()
+    # Of pytest-cov, and of the project itself.
+    assert {"coverage[toml]", "psycopg[binary]"} <= set(re.findall(r"^(\S+)==", text, re.M))
 
 
 @pytest.mark.parametrize("quality", ["black", "ruff"])

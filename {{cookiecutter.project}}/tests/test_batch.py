@@ -231,7 +231,7 @@ def test_killed_and_continued(road, score, program, tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     score(source, tmp_path / "straight" / "a.parquet")
     state = tmp_path / "killed" / ".a.parquet.partial" / "a.parquet"
-    process = program(source, tmp_path / "killed" / "a.parquet", wait=0.1)
+    process = program(source, tmp_path / "killed" / "a.parquet", wait=0.3)
     wait_for(lambda: len(list(state.glob("*.arrow"))) >= 5, process)
     process.kill()
     process.communicate()
@@ -250,7 +250,7 @@ def test_killed_and_continued(road, score, program, tmp_path, monkeypatch):
 def test_interrupted(road, score, program, tmp_path):
     """Ctrl-C ends with a line that says how to go on; the next run does."""
     source = save(road.test, tmp_path / "rows.csv")
-    process = program(source, tmp_path / "a.csv", wait=0.2)
+    process = program(source, tmp_path / "a.csv", wait=1)
     state = tmp_path / ".a.csv.partial" / "a.csv"
     wait_for(lambda: list(state.glob("*.arrow")), process)
     process.send_signal(signal.SIGINT)
