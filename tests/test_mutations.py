@@ -91,8 +91,8 @@ KIT_FAULTS = {
     ),
     "the image runs as root": (
         f"{TEMPLATE}/Dockerfile",
-        "USER 10001:10001",
-        "USER root",
+        "USER 10001:10001\nEXPOSE",
+        "USER root\nEXPOSE",
         "test_rendered.py::test_what_the_image_promises[poetry-black-ssh]",
     ),
     "production does not wait for staging": (
@@ -139,8 +139,8 @@ KIT_FAULTS = {
     ),
     "rows of clients go to a public repository": (
         f"{TEMPLATE}/.github/retrain.sh",
-        'if [ "${PRIVATE:-}" = true ]; then',
-        'if [ "${PRIVATE:-}" != false ]; then',
+        "[[ ${PRIVATE:-} == true && -s proposal/retrain.patch ]] || rm",
+        "[[ ${PRIVATE:-} != false && -s proposal/retrain.patch ]] || rm",
         "test_retrain.py::test_without_an_answer_a_repository_is_public",
     ),
 }
