@@ -286,6 +286,8 @@ class Target:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # Who ignores Ctrl-C, as what runs in the background does, leaves that to its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         if meanwhile:
             meanwhile(process)

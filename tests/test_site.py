@@ -207,6 +207,7 @@ def test_workflow_says_how_to_turn_pages_on(runner):
     assert {"build": "success", "publish": "failure"} == run.jobs
     assert "This repository has no GitHub Pages: make github turns them on" in run.text
     assert "deploy-pages" not in {call["action"] for call in run.trace}
+    shutil.rmtree(runner.folder / "artifacts/github-pages")
     proposed = runner.act("site.yml", "pull_request", branch="topic")
     assert (0, {"build": "success"}) == (proposed.code, proposed.jobs)
 

@@ -381,8 +381,14 @@ def test_base_image(tmp_path):
     """Dependabot can read the base image, which is named as such, and keeps to its Python."""
     project = generate(tmp_path, python="3.13")
     stages = re.findall(r"^FROM (.*)$", (project / "Dockerfile").read_text(), re.MULTILINE)
-    base = ["python:3.13-slim-bookworm AS base", "${PYTHON_IMAGE} AS build", "${PYTHON_IMAGE}"]
-    assert base == stages
+    base = "${PYTHON_IMAGE}"
+    assert [
+        "python:3.13-slim-bookworm AS base",
+        f"{base} AS build",
+        "build AS monitoring",
+        f"{base} AS monitor",
+        base,
+    ] == stages
     updates = yaml.safe_load((project / ".github/dependabot.yml").read_text())["updates"]
     by_ecosystem = {update["package-ecosystem"]: update for update in updates}
     assert {"pip", "github-actions", "docker"} == set(by_ecosystem)
