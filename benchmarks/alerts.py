@@ -56,7 +56,7 @@ def main():
         print("\n".join(lines))
         return
     tools = [
-        run(alarm.program(*names), "--version").split(",")[0]
+        run(alarm.program(*names), "--version").split(" (")[0]
         for names in (("prometheus",), ("alertmanager", "prometheus-alertmanager"))
     ]
     write("bench-alerts", f"{versions}; {'; '.join(tools)}.", lines)
