@@ -158,9 +158,8 @@ def _looks(
 
 def _labelled(connection: sa.Connection, model: Model, settings: Monitoring) -> windows.Events:
     """Return the newest events of a model with a truth."""
-    size = performance.window_size(settings)
-    truths = windows.truths(connection, model, monitor.RECENT * size)
-    return windows.labelled(connection, truths, size)
+    truths = monitor.recent(connection, model, settings)
+    return windows.labelled(connection, truths, performance.window_size(settings))
 
 
 def _due(

@@ -13,7 +13,7 @@ from ..reference import Sample
 from ..settings import Settings
 from ..store import opened
 from . import windows
-from .monitor import RECENT, Outcome, Subject, kept, subject
+from .monitor import Outcome, Subject, kept, recent, subject
 from .windows import Events, Place
 
 # Checks that a timeline shows.
@@ -93,7 +93,7 @@ def collect(settings: Settings, outcome: Outcome, now: float | None = None) -> A
         if last.state == CHECKED and last.last is not None and last.last_id is not None:
             events = windows.read(connection, model, Place(last.last, last.last_id), last.events)
         if outcome.performance.state == CHECKED:
-            truths = windows.truths(connection, model, RECENT * settings.monitoring.window)
+            truths = recent(connection, model, settings.monitoring)
             labelled = windows.labelled(connection, truths, outcome.performance.events)
     moment = time.time() if now is None else now
     return Account(

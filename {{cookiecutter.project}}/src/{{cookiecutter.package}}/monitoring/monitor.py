@@ -307,6 +307,11 @@ def kept(settings: Events, agreed: Contract) -> Collection[str]:
     return [name for name in names if name != settings.entity]
 
 
+def recent(connection: sa.Connection, model: Model, settings: Monitoring) -> list[windows.Truth]:
+    """Return the truths that came last, among which the newest labelled events are."""
+    return windows.truths(connection, model, RECENT * performance.window_size(settings))
+
+
 def _performance(store: Store, watched: Subject, settings: Monitoring) -> tuple[Window, int, bool]:
     """Check the newest labelled events, once enough truths came since the last check.
 
@@ -325,7 +330,7 @@ def _performance(store: Store, watched: Subject, settings: Monitoring) -> tuple[
     with store.reading() as connection:
         known = checks.read(connection, model, "performance", REMEMBERED, findings=False)
         since = float(known[-1].detail["received"]) if known else 0.0
-        truths = windows.truths(connection, model, RECENT * size)
+        truths = recent(connection, model, settings)
         fresh = sum(truth.received > since for truth in truths)
         needed = min(settings.step, settings.labels) if known else settings.labels
         if fresh < needed:
