@@ -640,6 +640,8 @@ FOCUSED = """() => {
 def test_keyboard_reaches_everything(open_page, examples, tmp_path):
     """Tab visits all controls in reading order, each with a visible focus; no mouse is needed."""
     page = open_page()
+    # Playwright does not wait until choosers are caught, so this is asked for well before.
+    page.on("filechooser", lambda _: None)
     page.locator("#form").wait_for()
     visited = []
     while not visited or visited[-1] != "Save an example file":
