@@ -91,8 +91,8 @@ KIT_FAULTS = {
     ),
     "the image runs as root": (
         f"{TEMPLATE}/Dockerfile",
-        "USER 10001:10001\nEXPOSE",
-        "USER root\nEXPOSE",
+        "USER 10001:10001\n",
+        "USER root\n",
         "test_rendered.py::test_what_the_image_promises[poetry-black-ssh]",
     ),
     "production does not wait for staging": (

@@ -124,8 +124,11 @@ def test_the_tools_are_those_of_the_quality_answer(project):
 
 def test_what_the_image_promises(project):
     """The image runs as nobody in particular, and says by itself whether it can predict."""
-    last_stage = (project / "Dockerfile").read_text().replace("\\\n", " ").split("\nFROM ")[-1]
-    words = [line.split(maxsplit=1) for line in last_stage.splitlines()[1:] if line.strip()]
+    stages = (project / "Dockerfile").read_text().replace("\\\n", " ").split("\nFROM ")
+    runtime = next(stage for stage in stages if "AS runtime\n" in stage)
+    assert stages[-1].startswith("runtime\n")
+    lines = [*runtime.splitlines()[1:], *stages[-1].splitlines()[1:]]
+    words = [line.split(maxsplit=1) for line in lines if line.strip()]
     said = {instruction: rest for instruction, rest in words if instruction != "#"}
     assert "10001:10001" == said["USER"]
     assert "/health/ready" in said["HEALTHCHECK"]

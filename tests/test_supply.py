@@ -386,8 +386,9 @@ def test_base_image(tmp_path):
         "python:3.13-slim-bookworm AS base",
         f"{base} AS build",
         "build AS monitoring",
-        f"{base} AS monitor",
-        base,
+        f"{base} AS runtime",
+        "runtime AS monitor",
+        "runtime",
     ] == stages
     updates = yaml.safe_load((project / ".github/dependabot.yml").read_text())["updates"]
     by_ecosystem = {update["package-ecosystem"]: update for update in updates}
