@@ -150,7 +150,8 @@ def test_no_reason_no_training(garden_project):
     assert [] == project.actions("retrain")
     pd.read_csv("garden.csv").tail(200).to_csv("garden.csv", index=False)
     with store.opened(project.settings.events.store) as opened:
-        checks.claim(opened, "one that just ended", "retrain", {"outcome": "refused"})
+        ended = {"number": "2", "outcome": "refused"}
+        checks.claim(opened, "one that just ended", "retrain", ended)
     outcome, said = retraining.retrain(project.settings)
     assert "cooling" == outcome
     assert "garden.csv has other rows; done 0.0 h ago, again after 24 h or by --force" == said
@@ -325,7 +326,7 @@ def test_what_can_never_be_decided(garden_project, section, message):
 
 @pytest.mark.parametrize("where", ["_promote", "_finish"])
 def test_after_a_kill_the_next_call_goes_on(garden_project, monkeypatch, where):
-    """The old champion serves or the new one, and the next call ends with the new one."""
+    """The old champion serves or the new one; the next call tells of the new one, once."""
     project = garden_project
     project.asked(150)
     with monkeypatch.context() as patch:
@@ -333,8 +334,9 @@ def test_after_a_kill_the_next_call_goes_on(garden_project, monkeypatch, where):
         with pytest.raises(Killed):
             retraining.retrain(project.settings, "by hand")
     assert ("3" if where == "_finish" else "1") == project.state()[0]
-    retraining.retrain(project.settings, "by hand")
+    assert "promoted" == retraining.retrain(project.settings, "by hand")[0]
     assert ("3", "3", "promoted") == project.state()
+    assert "nothing" == retraining.retrain(project.settings)[0]
 
 
 @pytest.fixture

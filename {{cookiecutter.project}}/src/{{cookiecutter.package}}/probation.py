@@ -53,7 +53,8 @@ def begin(store: Store, detail: Mapping[str, Any]) -> None:
     ----------
     store : Store
     detail : mapping
-        ``number`` and ``version`` of the new one, ``former`` version, ``name`` of the model.
+        ``number`` and ``version`` of the new one, ``former`` version, ``name`` of the model, and
+        the ``attempt`` that it came of.
     """
     checks.claim(store, f"{SWAP} {detail['number']}", SWAP, detail)
 
@@ -80,7 +81,7 @@ def judge(settings: Settings) -> str | None:
         # A swap is announced before the gate decides: the newest one may never have come to be.
         champion = _champion(settings)
         with store.reading() as connection:
-            swap = _swap(connection, champion)
+            swap = announced(connection, champion)
             looks = list(_looks(connection, swap, settings.monitoring)) if swap else []
         said = None
         for look in looks:
@@ -120,8 +121,19 @@ def _champion(settings: Settings) -> str | None:
         return versions.aliases().get(CHAMPION)
 
 
-def _swap(connection: sa.Connection, number: str | None) -> Mapping[str, Any]:
-    """Return what was announced when a version was about to become the champion, if it was."""
+def announced(connection: sa.Connection, number: str | None) -> Mapping[str, Any]:
+    """Return what was said when a version was about to become the champion; empty if it never was.
+
+    Parameters
+    ----------
+    connection : Connection
+    number : str or None
+
+    Returns
+    -------
+    mapping
+        As `begin` took it.
+    """
     chosen = sa.select(monitor_action.c.detail)
     chosen = chosen.where(monitor_action.c.key == f"{SWAP} {number}")
     return connection.scalar(chosen) or {}

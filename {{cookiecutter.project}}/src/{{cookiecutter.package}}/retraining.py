@@ -30,6 +30,7 @@ from .store import opened, prediction_event
 
 ATTEMPT = "retrain"
 HOUR = 3600
+REMEMBERED = 1000
 
 Outcome = Literal["nothing", "cooling", "same", "shadow", "promoted", "rolled back"]
 
@@ -97,6 +98,10 @@ def retrain(settings: Settings, why: str | None = None, force: bool = False) -> 
     if not why and (taken_back := probation.taken_back(settings)):
         return "rolled back", taken_back
     versions, last = _versions(settings), _last_attempt(settings)
+    if untold := _untold(settings, versions.champion.number):
+        _finish(settings, "promoted", untold)
+        told = f"version {untold['number']} was promoted by a process that was killed then"
+        return "promoted", f"{untold['reason']}; {told}"
     tried = versions.challenger
     if last.get("outcome") == "shadow" and tried and tried.number == last["number"] and not force:
         return _shadowed(settings, versions, tried, last)
@@ -170,6 +175,15 @@ def _last_attempt(settings: Settings) -> dict[str, Any]:
     with opened(settings.events.store) as store, store.reading() as connection:
         found = checks.actions(connection, ATTEMPT)
     return {**found[0]["detail"], "ts": found[0]["ts"]} if found else {}
+
+
+def _untold(settings: Settings, champion: str) -> dict[str, Any] | None:
+    """Return the attempt that made the champion, where it was killed before it said so."""
+    with opened(settings.events.store) as store, store.reading() as connection:
+        attempt = probation.announced(connection, champion).get("attempt")
+        ended = [each["detail"] for each in checks.actions(connection, ATTEMPT, REMEMBERED)]
+    numbers = [each["number"] for each in ended if each["outcome"] != "shadow"]
+    return None if champion in numbers else attempt
 
 
 def _reasons(
@@ -262,15 +276,16 @@ def _promote(
     frame = None
     if fresh is not None:
         frame = feedback.table(contract.read(CONTRACT), fresh.rows, fresh.labels)
+    attempt = {**attempt, "number": challenger.number}
     detail = {
         "number": challenger.number,
         "version": tags["bundle_version"],
         "former": champion.tags["bundle_version"],
         "name": settings.project.name,
+        "attempt": attempt,
     }
     with opened(settings.events.store) as store:
         probation.begin(store, detail)
-    attempt = {**attempt, "number": challenger.number}
     try:
         least = settings.monitoring.labels
         said = release.promote(settings, least, frame, retraining={**facts, **data})
