@@ -282,6 +282,19 @@ def test_columns_that_are_not_kept(stream):
     assert {"color": "not kept of events"} == found.drift.detail["untested"]
 
 
+def test_groups_in_which_it_errs(stream):
+    """They are of columns that events keep, and name nobody."""
+
+    def groups(**events):
+        stream.tell(stream.add(100))
+        found = stream.look(**events).performance.detail["slices"]
+        return {each["name"].split(" = ")[0] for each in found}
+
+    assert {"color"} == groups()
+    assert set() == groups(features=("height",))
+    assert set() == groups(entity="color", features=("height", "color"))
+
+
 def test_columns_that_come_and_go(stream):
     """What no client sends any more is missing; what is new is named."""
     stream.add(100, change=lambda row: {"height": row["height"], "weight": 3})

@@ -304,19 +304,6 @@ def test_what_clients_sent_leaves_on_the_page_alone(look, column):
     assert shown is (column == "bed")
 
 
-def test_names_of_groups_name_nobody(look):
-    """Where it errs most is told of columns, but not of whom rows are about."""
-    groups = [{"name": f"{name} = Ada", "rows": 40, "loss": 0.5} for name in ("owner", "bed")]
-    performed = errors()
-    settings, account = look(
-        status="degraded",
-        performed=replace(performed, detail={**performed.detail, "slices": groups}),
-    )
-    html = page.build(account, settings, report.facts(account))
-    assert "bed = Ada" in html
-    assert "owner = Ada" not in html
-
-
 def test_columns_are_encoded_once(look, monkeypatch):
     """However many changes are told, the window is brought into columns once."""
     settings, account = look(higher())

@@ -209,15 +209,15 @@ def test_slices():
     losses = np.repeat([0.0, 1, 0, 1, 0], [40, 20, 30, 15, 45])
     losses[0] = np.nan
     events = events_of([{}] * 150, [], [{"color": each} for each in colors])
-    found = performance.slices(CLASSES, events, losses, 30)
+    found = performance.slices(CLASSES.features, events, losses, 30)
     assert [
         ("color = (missing)", 30, 0.5),
         ("color = red", 50, 0.4),
         ("color = (unseen)", 30, 0.0),
-        ("color = blue", 40, 0.0),
+        ("color = blue", 39, 0.0),
     ] == [(each["name"], each["rows"], each["loss"]) for each in found]
     assert ["color = red"] == [
-        each["name"] for each in performance.slices(CLASSES, events, losses, 50)
+        each["name"] for each in performance.slices(CLASSES.features, events, losses, 50)
     ]
 
 

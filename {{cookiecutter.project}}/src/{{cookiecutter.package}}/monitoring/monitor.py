@@ -125,7 +125,7 @@ def monitor(
     with opened(settings.events.store) as store:
         drifted = _Drift(store, watched, settings, moment)
         waiting, fresh, overtaken = drifted.run(progress or (lambda window: None))
-        unlabelled, more, also = _performance(store, watched, settings.monitoring)
+        unlabelled, more, also = _performance(store, watched, settings)
         look = Look(watched.model, "waiting", _told(waiting), _told(unlabelled))
         with store.reading() as connection:
             found = _outcome(connection, look, fresh + more, overtaken or also)
@@ -312,7 +312,7 @@ def recent(connection: sa.Connection, model: Model, settings: Monitoring) -> lis
     return windows.truths(connection, model, RECENT * performance.window_size(settings))
 
 
-def _performance(store: Store, watched: Subject, settings: Monitoring) -> tuple[Window, int, bool]:
+def _performance(store: Store, watched: Subject, settings: Settings) -> tuple[Window, int, bool]:
     """Check the newest labelled events, once enough truths came since the last check.
 
     Returns
@@ -324,20 +324,20 @@ def _performance(store: Store, watched: Subject, settings: Monitoring) -> tuple[
     overtaken : bool
         Whether another monitor was faster.
     """
-    model, sample, size = watched.model, watched.sample(LOSS), performance.window_size(settings)
+    model, sample, wanted = watched.model, watched.sample(LOSS), settings.monitoring
     if sample is None:
         return Window(model, "performance", "no target"), 0, False
     with store.reading() as connection:
         known = checks.read(connection, model, "performance", REMEMBERED, findings=False)
         since = float(known[-1].detail["received"]) if known else 0.0
-        truths = recent(connection, model, settings)
+        truths = recent(connection, model, wanted)
         fresh = sum(truth.received > since for truth in truths)
-        needed = min(settings.step, settings.labels) if known else settings.labels
+        needed = min(wanted.step, wanted.labels) if known else wanted.labels
         if fresh < needed:
             detail = {"waiting": fresh, "needed": needed}
             state = "too few truths" if fresh or known else "no truths"
             return Window(model, "performance", state, detail=detail), 0, False
-        events = windows.labelled(connection, truths, size)
+        events = windows.labelled(connection, truths, performance.window_size(wanted))
     received = max(truth.received for truth in truths)
     window = _labelled(watched, sample, events, received, known, settings)
     if window.state != CHECKED:
@@ -352,15 +352,18 @@ def _labelled(
     events: windows.Events,
     received: float,
     known: Sequence[Window],
-    settings: Monitoring,
+    settings: Settings,
 ) -> Window:
-    losses = performance.losses(watched.contract, events)
-    found = performance.check(watched.contract, sample, losses, events.entities, settings)
+    agreed, wanted = watched.contract, settings.monitoring
+    losses = performance.losses(agreed, events)
+    found = performance.check(agreed, sample, losses, events.entities, wanted)
     if found.finding is None:
-        detail: dict[str, Any] = {"waiting": found.labelled, "needed": settings.labels}
+        detail: dict[str, Any] = {"waiting": found.labelled, "needed": wanted.labels}
         return Window(watched.model, "performance", found.state, detail=detail)
-    measured, intervals = performance.metrics(watched.contract, events)
-    groups = performance.slices(watched.contract, events, losses, drift.LEAST_ROWS)
+    measured, intervals = performance.metrics(agreed, events)
+    names = kept(settings.events, agreed)
+    columns = [column for column in agreed.features if column.name in names]
+    groups = performance.slices(columns, events, losses, drift.LEAST_ROWS)
     alarm = found.finding.alarm
     first, last = events.places[0], events.places[-1]
     return Window(
@@ -373,7 +376,7 @@ def _labelled(
         last.ts,
         last.id,
         alarm,
-        alarm and checks.alarms(known) + 1 >= settings.confirmations,
+        alarm and checks.alarms(known) + 1 >= wanted.confirmations,
         (found.finding,),
         {
             "labelled": found.labelled,

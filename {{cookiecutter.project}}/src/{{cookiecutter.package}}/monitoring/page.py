@@ -45,7 +45,7 @@ def build(account: Account, settings: Settings, told: Mapping[str, Any]) -> str:
         columns=_columns(account, settings.monitoring, drawn),
         metrics=metrics(account),
         losses=_losses(account),
-        slices=_slices(account, settings),
+        slices=account.outcome.performance.detail.get("slices", []) if account.outcome else [],
         is_share=contract is None or contract.task != "regression",
         estimated=account.outcome.drift.detail.get("estimated") if account.outcome else None,
         examples=examples(account, settings, found),
@@ -259,13 +259,6 @@ def _losses(account: Account) -> dict[str, Any]:
         "rows": checked[-1].rows,
         **bars([(float(each.detail["loss"]), each.alarm) for each in checked], reference),
     }
-
-
-def _slices(account: Account, settings: Settings) -> list[dict[str, Any]]:
-    """Return the groups in which it errs most, but those of whom rows are about."""
-    found = account.outcome.performance.detail.get("slices", []) if account.outcome else []
-    hidden = f"{settings.events.entity} = "
-    return [each for each in found if not each["name"].startswith(hidden)]
 
 
 def examples(account: Account, settings: Settings, found: Sequence[Change]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import special
 
 from ..checks import Finding
-from ..contract import Contract, spelled
+from ..contract import Column, Contract, spelled
 from ..encoding import Matrix
 from ..inference import Output
 from ..reference import LOSS, Sample, design_effect, entity_codes
@@ -178,14 +178,18 @@ def metrics(contract: Contract, events: Events) -> tuple[dict[str, Any], dict[st
     )
 
 
-def slices(contract: Contract, events: Events, losses: Matrix, least: int) -> list[dict[str, Any]]:
+def slices(
+    columns: Sequence[Column], events: Events, losses: Matrix, least: int
+) -> list[dict[str, Any]]:
     """Return the groups of events with the same value in a column, the largest loss first.
 
     Parameters
     ----------
-    contract : Contract
+    columns : sequence of Column
+        That events keep; numbers and dates make no groups.
     events : Events
     losses : ndarray, shape (n_events,)
+        NaN where nothing is known; such events do not count.
     least : int
         Groups of fewer events are left out.
 
@@ -195,16 +199,17 @@ def slices(contract: Contract, events: Events, losses: Matrix, least: int) -> li
         With ``name``, ``rows`` and ``loss``.
     """
     found = []
-    for column in contract.features:
+    known = ~np.isnan(losses)
+    for column in columns:
         if column.kind not in ("categorical", "boolean"):
             continue
         values = column_values(column, events.rows)
         codes = np.where(np.isnan(values), -2, values).astype(int)
         for code in np.unique(codes):
-            chosen = codes == code
+            chosen = known & (codes == code)
             if chosen.sum() >= least:
                 name = {-2: "(missing)", -1: "(unseen)"}.get(code) or column.categories[code]
-                loss = float(np.nanmean(losses[chosen]))
+                loss = float(losses[chosen].mean())
                 rows = int(chosen.sum())
                 found.append({"name": f"{column.name} = {name}", "rows": rows, "loss": loss})
     return sorted(found, key=lambda group: -float(group["loss"]))
