@@ -14,13 +14,15 @@ from {{ cookiecutter.package }} import batch, tables
 from {{ cookiecutter.package }}.errors import ContractError, DataError, StoppedError
 
 PROGRAM = """
-import resource, sys, time
+import resource, signal, sys, time
 from pathlib import Path
 from {{ cookiecutter.package }} import batch, tables
 from {{ cookiecutter.package }}.errors import ProjectError
 from {{ cookiecutter.package }}.inference import Predictor
 from {{ cookiecutter.package }}.settings import Data
 
+# Tests that run in the background are started with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 bundle, source, destination, rows, wait, limit, *more = sys.argv[1:]
 tables.PIECE_ROWS, tables.BLOCK_BYTES = int(rows), 1000
 if int(limit):
