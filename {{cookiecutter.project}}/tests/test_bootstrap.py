@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
 from {{ cookiecutter.package }} import bootstrap
@@ -14,6 +15,16 @@ def test_means_spread_as_they_should(rows):
     error = values.std() / np.sqrt(rows)
     assert pytest.approx(values.mean(), abs=error / 5) == means.mean()
     assert pytest.approx(error, rel=0.1) == means.std()
+
+
+def test_bounds_of_few_rows_are_those_of_student():
+    """Of few rows the expanded bound of a mean is Student's, of many the plain one."""
+    values = stats.norm.ppf((np.arange(12) + 0.5) / 12)
+    means = bootstrap.resampled_means(values[:, None], 20_000)[:, 0]
+    bound = np.quantile(means, bootstrap.expanded(0.95, 12))
+    assert pytest.approx(stats.t.ppf(0.95, 11) * stats.sem(values), rel=0.03) == bound
+    assert np.quantile(means, 0.95) < 0.92 * bound
+    assert pytest.approx(0.95, abs=1e-5) == bootstrap.expanded(0.95, 100_000)
 
 
 def test_counts_are_drawn_in_blocks(monkeypatch):

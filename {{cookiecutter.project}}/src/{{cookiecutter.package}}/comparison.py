@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from .bootstrap import resampled_counts, resampled_means
+from .bootstrap import expanded, resampled_counts, resampled_means
 from .contract import Column, Task
 from .encoding import Matrix
 from .settings import Gate
@@ -67,7 +67,8 @@ def compare(
     chapters 13 and 16. Of the percentile bound and the basic one (Davison and Hinkley, 1997,
     Bootstrap Methods and their Application, section 5.2) the farther counts: where models disagree
     on a handful of rows the percentile bound alone promotes more equal ones than it says, while
-    with many rows the two bounds meet. A class that a draw lacks does not count in that draw.
+    with many rows the two bounds meet. Both are expanded for few rows (`bootstrap.expanded`). A
+    class that a draw lacks does not count in that draw.
 
     Parameters
     ----------
@@ -92,7 +93,8 @@ def compare(
     else:
         values, drawn = _recalled(truth, champion, challenger, settings.resamples)
     difference = values[1] - values[0]
-    low, high = np.quantile(drawn, [1 - settings.confidence, settings.confidence])
+    share = expanded(settings.confidence, len(champion))
+    low, high = np.quantile(drawn, [1 - share, share])
     return Comparison(
         values[0],
         values[1],
