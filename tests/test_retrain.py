@@ -185,6 +185,18 @@ def test_a_public_repository_gets_no_rows(undecided, tmp_path, found):
     assert "<pre>\nerror: version 2 waits for a person\ncheck  x\n</pre>" in asked["stdin"]
 
 
+def test_a_refused_pull_request(undecided, tmp_path):
+    """Where workflows may open none, an issue says so and asks for it: the rows wait for nobody."""
+    refusal = {"call": "^pr create", "code": 1, "err": "GitHub Actions is not permitted to\n"}
+    (tmp_path / "answers.json").write_text(json.dumps([refusal]))
+    asked = undecided("train", "true")
+    assert ["issue", "create"] == asked["argv"][:2]
+    first, _, body = asked["stdin"].split("\n", 2)
+    assert first.startswith("GitHub opens no pull request for the branch `retrain`: `make github`")
+    assert body.startswith("Merge to train on these rows")
+    assert (tmp_path / "remote.git/refs/heads/retrain").exists()
+
+
 def test_without_an_answer_a_repository_is_public(undecided, tmp_path):
     """Where nobody says that it is private, no row leaves."""
     assert "issue" == undecided("models:/a@champion", "")["argv"][0]

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # What retrain.yml does:
 #   run       train again if there is a reason to (as make retrain); tell GITHUB_OUTPUT what came of it
-#   propose   ask a person to decide: in a pull request with the rows; where the repository is public, as they
-#             came from clients, or no rows are new, in an issue. What is open already is renewed
+#   propose   ask a person to decide: in a pull request with the rows, or in an issue where the repository is
+#             public, as rows come from clients, none is new, or workflows may open none. What is open is renewed
 #   deploy    build and deploy the new champion, where the image holds it
 set -euo pipefail
 
 RECORD=(data/feedback dvc.lock contract.json)
+TITLE="Retrain: too few truths to decide without a person"
 
 tell() { [ -z "${GITHUB_OUTPUT:-}" ] || echo "$1" >>"$GITHUB_OUTPUT"; }
 
@@ -77,15 +78,9 @@ END
 }
 
 propose() { # folder with body.md, and with retrain.patch where rows are proposed
-  local number title="Retrain: too few truths to decide without a person"
+  local number
   if [ ! -e "$1/retrain.patch" ]; then
-    number=$(gh issue list --label retraining --state open --limit 1 --json number --jq '.[].number')
-    if [ -n "$number" ]; then
-      gh issue edit "$number" --body-file - <"$1/body.md"
-    else
-      gh label create retraining --force --color d93f0b --description "A person has to decide"
-      gh issue create --title "$title" --label retraining --body-file - <"$1/body.md"
-    fi
+    ask <"$1/body.md"
     return
   fi
   git apply --include="data/feedback/*" --include=dvc.lock --include=contract.json "$1/retrain.patch"
@@ -99,9 +94,25 @@ propose() { # folder with body.md, and with retrain.patch where rows are propose
   # Its checks wait for somebody's approval, as those of a release do.
   number=$(gh pr list --head retrain --base main --state open --json number --jq '.[].number')
   if [ -n "$number" ]; then
-    gh api --method PATCH "repos/{owner}/{repo}/pulls/$number" --field title="$title" --field body=@- <"$1/body.md"
+    gh api --method PATCH "repos/{owner}/{repo}/pulls/$number" --field title="$TITLE" --field body=@- <"$1/body.md"
   else
-    gh pr create --head retrain --base main --title "$title" --body-file - <"$1/body.md"
+    gh pr create --head retrain --base main --title "$TITLE" --body-file - <"$1/body.md" || {
+      echo "GitHub opens no pull request for the branch \`retrain\`: \`make github\`, or Settings, Actions, General, allows workflows to. Until then open it yourself:"
+      echo
+      cat "$1/body.md"
+    } | ask
+  fi
+}
+
+ask() { # in an issue whose body comes in
+  local number body
+  body=$(cat)
+  number=$(gh issue list --label retraining --state open --limit 1 --json number --jq '.[].number')
+  if [ -n "$number" ]; then
+    gh issue edit "$number" --body-file - <<<"$body"
+  else
+    gh label create retraining --force --color d93f0b --description "A person has to decide"
+    gh issue create --title "$TITLE" --label retraining --body-file - <<<"$body"
   fi
 }
 
