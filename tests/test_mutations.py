@@ -352,9 +352,21 @@ PROJECT_FAULTS = {
     ),
     "a refused challenger ends a probation": (
         "src/penguins/probation.py",
-        "swap = _swap(connection, champion)",
+        "swap = announced(connection, champion)",
         'swap = checks.actions(connection, SWAP)[0]["detail"]',
         "test_retraining.py::test_a_challenger_that_is_refused_ends_no_probation",
+    ),
+    "nobody deploys what was promoted before a kill": (
+        "src/penguins/retraining.py",
+        "return None if champion in numbers else attempt",
+        "return None",
+        "test_retraining.py::test_after_a_kill_the_next_call_goes_on[_finish]",
+    ),
+    "groups name whom rows are about": (
+        "src/penguins/monitoring/monitor.py",
+        " if column.name in names]",
+        "]",
+        "test_monitor.py::test_groups_in_which_it_errs",
     ),
     "nobody deploys what a monitor took back": (
         "src/penguins/retraining.py",
