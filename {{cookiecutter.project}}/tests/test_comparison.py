@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from {{ cookiecutter.package }} import comparison
 from {{ cookiecutter.package }}.contract import Column
@@ -73,6 +74,14 @@ def better_numbers(generator, rows):
 def test_clearly_better_models_are_promoted(task, draw):
     """Half the errors, in 400 rows: found in at least 19 of 20 cases."""
     assert promoted(task, 400, draw) >= 0.95
+
+
+def test_bounds_of_few_rows_are_those_of_student():
+    """Both bounds of a mean difference lie where Student's t has them, farther than draws alone."""
+    gains = stats.norm.ppf((np.arange(12) + 0.5) / 12)
+    found = comparison.compare("clustering", None, np.zeros(12), gains, Gate(resamples=20_000))
+    reach = stats.t.ppf(0.95, 11) * stats.sem(gains)
+    assert pytest.approx([-reach, reach], rel=0.03) == [found.low, found.high]
 
 
 def test_three_rows_are_no_proof():
