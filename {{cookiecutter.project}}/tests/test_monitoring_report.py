@@ -304,6 +304,19 @@ def test_what_clients_sent_leaves_on_the_page_alone(look, column):
     assert shown is (column == "bed")
 
 
+def test_groups_in_which_it_errs_are_shown(look):
+    """Where it errs most is told with how many rows these are, and how many of them it errs in."""
+    groups = [{"name": "bed = Ada", "rows": 40, "loss": 0.5}]
+    performed = errors()
+    settings, account = look(
+        status="degraded",
+        performed=replace(performed, detail={**performed.detail, "slices": groups}),
+    )
+    html = page.build(account, settings, report.facts(account))
+    row = re.search(r">bed = Ada</span></th>(.*?)</tr>", html)[1]
+    assert ["40", "50\N{NO-BREAK SPACE}%"] == re.findall(r">([^<]+)</td>", row)
+
+
 def test_columns_are_encoded_once(look, monkeypatch):
     """However many changes are told, the window is brought into columns once."""
     settings, account = look(higher())

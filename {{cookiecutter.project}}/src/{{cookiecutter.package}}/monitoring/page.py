@@ -29,6 +29,9 @@ PSEUDO = {PREDICTION: "prediction", SCORE: "score"}
 def build(account: Account, settings: Settings, told: Mapping[str, Any]) -> str:
     """Render the page; it asks for nothing from elsewhere."""
     contract = account.watched.contract if account.watched else None
+    outcome = account.outcome
+    drifted = outcome.drift.detail if outcome else {}
+    performed = outcome.performance.detail if outcome else {}
     found = sentences.changes(account)
     drawn = {each.finding.column for each in found}
     return page(
@@ -37,7 +40,7 @@ def build(account: Account, settings: Settings, told: Mapping[str, Any]) -> str:
         told=told,
         looked=f"{datetime.fromtimestamp(account.now, UTC):%-d %B %Y, %H:%M} UTC",
         next=sentences.NEXT[account.status],
-        detail=account.outcome.drift.detail if account.outcome else {},
+        detail=drifted,
         changes=_described(account, settings, found),
         groups=_groups(account) if contract and contract.task == "clustering" else [],
         timelines=_timelines(account, settings.monitoring),
@@ -45,9 +48,9 @@ def build(account: Account, settings: Settings, told: Mapping[str, Any]) -> str:
         columns=_columns(account, settings.monitoring, drawn),
         metrics=metrics(account),
         losses=_losses(account),
-        slices=account.outcome.performance.detail.get("slices", []) if account.outcome else [],
+        slices=performed.get("slices", []),
         is_share=contract is None or contract.task != "regression",
-        estimated=account.outcome.drift.detail.get("estimated") if account.outcome else None,
+        estimated=drifted.get("estimated"),
         examples=examples(account, settings, found),
         mistakes=_mistakes(account, settings),
         settings=settings.monitoring,
